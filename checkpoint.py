@@ -1,0 +1,221 @@
+"""What a run leaves on disk: weights with their description, checkpoint, CSV. All atomic."""
+
+import csv
+import glob
+import hashlib
+import json
+import math
+import os
+import platform
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Files(NamedTuple):
+    """Where a run leaves its files."""
+
+    model: Path  # trained_models/ENV.dat; its description ends in .json
+    checkpoint: Path  # trained_models/ENV.ckpt
+    lock: Path  # trained_models/ENV.lock
+    log: Path  # logs/ENV_log
+    csv: Path  # logs/ENV.csv
+
+    @classmethod
+    def of(cls, name: str, save_model_dir: str, log_dir: str) -> "Files":
+        """name: the environment's, as environment.file_name gives it."""
+        models, logs = Path(save_model_dir), Path(log_dir)
+        return cls(
+            models / f"{name}.dat",
+            models / f"{name}.ckpt",
+            models / f"{name}.lock",
+            logs / f"{name}_log",
+            logs / f"{name}.csv",
+        )
+
+    def kept(self, steps: int) -> Path:
+        """Where --save-max keeps the best weights of that agent step."""
+        return self.model.with_name(f"{self.model.stem}.step-{steps}.dat")
+
+    def existing(self) -> list[Path]:
+        """Files of an earlier run."""
+        kept = self.model.parent.glob(f"{glob.escape(self.model.stem)}.step-*")
+        paths = (
+            self.model, self.model.with_suffix(".json"), self.checkpoint, self.log, self.csv, *kept
+        )
+        return [path for path in paths if path.exists()]
+
+
+CSV_HEADER = ["seconds", "agent_steps", "score", "length"]
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write aside, flush to the disk, rename: whoever reads sees the old file or the new one."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides about a score."""
+    packages = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python-headless")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def save_model(path: Path, state_dict: dict[str, Tensor], description: dict) -> None:
+    """Write weights to `path` (.dat) and their description, with the weights' sha256, beside it."""
+    # Clones: the tensors are views of one vector, and torch.save writes whole storages.
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
+    write_atomically(path, lambda file: torch.save(weights, file))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    text = json.dumps({**description, "sha256": sha256}, indent=2) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+
+
+def describe(
+    description: dict, steps: int, seconds: float, normalizer: Sequence[float], score: float | None
+) -> dict:
+    """The content of ENV.json: the run's description and where in it the weights were taken.
+
+    score: mean over the games of one evaluation; None for weights that were not evaluated.
+    """
+    return {
+        **description,
+        "agent_steps": steps,
+        "seconds": round(seconds, 1),  # of training
+        "score": score,
+        "normalizer": dict(zip(("count", "mean", "std"), map(float, normalizer), strict=True)),
+    }
+
+
+def load_file(path: Path) -> dict:
+    """Load what torch.save wrote, tensors and plain types only, onto the CPU.
+
+    ValueError: one line that says why the file cannot be used.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch.load does not check the sums
+            if damaged:
+                raise ValueError(f"its part {damaged} is damaged")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # arbitrary bytes make the unpickler fail in any way
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise ValueError(f"{path}: not a readable PyTorch file ({reason})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a dictionary")
+    return content
+
+
+def load_model(path: Path) -> tuple[dict[str, Tensor], dict | None]:
+    """Weights of an A3Clstm, and their description; None if there is none that fits them.
+
+    ValueError: one line that says why they cannot be used.
+    """
+    state_dict = load_file(path)
+    for name, tensor in state_dict.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{path}: {name!r} is not a tensor; this is no state dict")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path}: {name} holds values that are not finite")
+    for name in ("lstm.weight_hh", "actor_linear.weight"):
+        if name not in state_dict or state_dict[name].dim() != 2:
+            raise ValueError(f"{path}: no matrix {name}; these are not an A3C-LSTM's weights")
+    return state_dict, _load_description(path)
+
+
+def load_checkpoint(path: Path) -> dict:
+    """What --resume continues from. ValueError: one line that says why it cannot be used."""
+    content = load_file(path)
+    keys = ("model", "optimizer", "steps", "seconds", "best_score", "normalizer", "args")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise ValueError(f"{path}: no checkpoint of this suite ({missing[0]!r} is missing)")
+    return content
+
+
+def load_weights(path: Path, model: nn.Module, state_dict: dict[str, Tensor]) -> None:
+    """Put weights from the file `path` into the model. ValueError: one line if they do not fit."""
+    for name, tensor in model.state_dict().items():
+        if name not in state_dict or state_dict[name].shape != tensor.shape:
+            found = tuple(state_dict[name].shape) if name in state_dict else "nothing"
+            raise ValueError(f"{path}: {name} should be {tuple(tensor.shape)}, found {found}")
+    model.load_state_dict(state_dict)
+
+
+def _load_description(path: Path) -> dict | None:
+    try:
+        description = json.loads(path.with_suffix(".json").read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise ValueError(f"{path.with_suffix('.json')}: not valid JSON") from None
+    if not isinstance(description, dict) or (
+        description.get("sha256") != hashlib.sha256(path.read_bytes()).hexdigest()
+    ):
+        return None  # it describes other weights
+    return description
+
+
+def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
+    """Rename from NAME.ext to NAME.old-N.ext, N new. Returns the (old, new) names."""
+    number = 1
+    while any(_aside(path, number).exists() for path in paths):
+        number += 1
+    renamed = [(path, _aside(path, number)) for path in paths]
+    for old, new in renamed:
+        old.rename(new)
+    return renamed
+
+
+def _aside(path: Path, number: int) -> Path:
+    if not path.suffix:  # ENV_log
+        return path.with_name(f"{path.name}.old-{number}")
+    return path.with_name(f"{path.stem}.old-{number}{path.suffix}")
+
+
+def append_csv(path: Path, rows: list[tuple]) -> None:
+    """Add one row per evaluated game: seconds, agent steps, score, length."""
+    new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(CSV_HEADER)
+        writer.writerows(rows)
+
+
+def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int, float, int]]:
+    """Rows of a run's CSV up to that agent step, without torn ones; none if there is no file."""
+    rows = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.reader(file):
+                try:
+                    seconds, steps, score, length = row
+                    row = (float(seconds), int(steps), float(score), int(length))
+                except ValueError:
+                    continue  # the header, or a row that a crash cut off
+                if row[1] <= up_to_step:
+                    rows.append(row)
+    return rows
+
+
+def rewrite_csv(path: Path, rows: list[tuple]) -> None:
+    """Replace the file's rows by these."""
+    lines = [CSV_HEADER, *rows]
+    text = "".join(",".join(map(str, line)) + "\r\n" for line in lines)
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,350 @@
+"""Environment ids, the emulator, its wrappers, the crop table and the normaliser.
+
+The ids keep the semantics of the gym releases that made them (0.8-0.9), on today's ale-py:
+
+    id                          frame skip        sticky     time limit
+    X-v0                        2, 3 or 4         0.25       10 000 agent steps
+    X-v3, X-v4                  2, 3 or 4         0          100 000 agent steps
+    XDeterministic-v0/-v3/-v4   4                 0.25/0/0   100 000 agent steps
+    XNoFrameskip-v0/-v3/-v4     1, suite skips    0.25/0/0   400 000 frames
+    ALE/X-v5                    4                 0.25       27 000 agent steps
+
+SpaceInvaders skips 3 instead of 4, because 4 hides its lasers: 300 000 frames.
+"""
+
+import difflib
+import json
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+import ale_py
+import cv2
+import gymnasium as gym
+import numpy as np
+from ale_py import roms
+from ale_py.env import AtariEnv
+from ale_py.registration import rom_id_to_name
+from gymnasium.wrappers import TimeLimit
+
+# Loaded alone, these ROMs kill the process inside the emulator.
+MULTI_PLAYER = ("combat", "joust", "maze_craze", "warlords")
+STICKY = 0.25  # probability, per frame, that the emulator repeats the last action
+WINDOW = 160  # rows; the crop of the table is crop1 : crop2 + WINDOW
+SIZE = 80  # pixels, height and width of an observation
+MAX_NOOPS = 30  # frames, at the start of a NoFrameskip game
+DECAY = 0.9999  # per frame, of the normaliser's running statistics
+CONFIG_KEYS = {"crop1", "crop2", "dimension2", "fire", "actions"}
+
+
+# ---------------------------------------------------------------------------------------------
+# Ids
+
+
+class EnvSpec(NamedTuple):
+    """Everything that an id says."""
+
+    env_id: str
+    game: str  # ale-py's name of the ROM: "space_invaders"
+    frame_skip: int | tuple[int, int]  # (2, 5) is uniform on {2, 3, 4}, as in gymnasium
+    repeat_action_probability: float  # per frame
+    time_limit: int  # agent steps; frames if no_frameskip
+    no_frameskip: bool
+
+
+@lru_cache(1)
+def _specs() -> dict[str, EnvSpec]:
+    """Every known id; needs ale-py's list of ROMs, loads none."""
+    specs = []
+    for game in sorted(set(roms.get_all_rom_ids()) - set(MULTI_PLAYER)):
+        name = rom_id_to_name(game)
+        skip = 3 if game == "space_invaders" else 4
+        for version, sticky in (("v0", STICKY), ("v3", 0.0), ("v4", 0.0)):
+            limit = 10_000 if version == "v0" else 100_000
+            specs += [
+                EnvSpec(f"{name}-{version}", game, (2, 5), sticky, limit, False),
+                EnvSpec(f"{name}Deterministic-{version}", game, skip, sticky, 100_000, False),
+                EnvSpec(f"{name}NoFrameskip-{version}", game, 1, sticky, skip * 100_000, True),
+            ]
+        # ale-py's limit is 108 000 frames.
+        specs.append(EnvSpec(f"ALE/{name}-v5", game, 4, STICKY, 108_000 // 4, False))
+    return {spec.env_id: spec for spec in specs}
+
+
+def known_env_ids() -> list[str]:
+    """Every id of every family, for every single-player game."""
+    return list(_specs())
+
+
+def parse_env_id(env_id: str) -> EnvSpec:
+    """What `env_id` says. ValueError, before any ROM is loaded, if it cannot be played."""
+    if env_id in _specs():
+        return _specs()[env_id]
+    if "-ram" in env_id:
+        raise ValueError(f"{env_id!r} has no screen: use {env_id.replace('-ram', '')!r}")
+    name = re.match(r"(?:ALE/)?(.*?)(?:Deterministic|NoFrameskip)?-v\d+$", env_id)
+    if name and name[1] in map(rom_id_to_name, MULTI_PLAYER):
+        raise ValueError(f"{env_id!r} needs several players; ale-py cannot play it alone")
+    by_lower_case = {known.lower(): known for known in _specs()}
+    near = difflib.get_close_matches(env_id.lower(), by_lower_case, n=3, cutoff=0.0)
+    nearest = ", ".join(by_lower_case[known] for known in near)
+    raise ValueError(f"unknown environment {env_id!r}; the nearest known are {nearest}")
+
+
+def file_name(env_id: str) -> str:
+    """The id as part of a file name: 'ALE/Pong-v5' is 'ALE-Pong-v5'."""
+    return env_id.replace("/", "-")
+
+
+# ---------------------------------------------------------------------------------------------
+# The crop table
+
+
+def _check_entry(entry) -> None:
+    """ValueError with the reason if `entry` is not what the crop table says of one game."""
+    if not isinstance(entry, dict):
+        raise ValueError("must be an object")
+    if unknown := sorted(entry.keys() - CONFIG_KEYS):
+        raise ValueError(f"unknown key {unknown[0]!r}")
+    for key in ("crop1", "crop2"):
+        crop = entry.get(key)
+        if type(crop) is not int or crop < 0:
+            raise ValueError(f"{key!r} must be a row number, 0 or more, not {crop!r}")
+    if not isinstance(entry.get("fire", False), bool):
+        raise ValueError(f"'fire' must be true or false, not {entry['fire']!r}")
+    if "actions" in entry:
+        actions = entry["actions"]
+        if not isinstance(actions, list) or not actions:
+            raise ValueError(f"'actions' must be a list of action names, not {actions!r}")
+        for action in actions:
+            if action not in list(ale_py.Action.__members__)[:18]:
+                raise ValueError(f"unknown action {action!r}")
+        if len(set(actions)) < len(actions):
+            raise ValueError("an action appears twice in 'actions'")
+
+
+def read_config(path) -> dict:
+    """The crop table of the JSON file `path`. ValueError if it is missing or is something else."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # broken JSON, or not even text
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or "Default" not in config:
+        raise ValueError(f"{path} is not a crop table: it must be an object with a 'Default' entry")
+    for name, entry in config.items():
+        try:
+            _check_entry(entry)
+        except ValueError as error:
+            raise ValueError(f"{path}: {name!r}: {error}") from error
+    return config
+
+
+def game_config(config: dict, env_id: str) -> dict:
+    """The entry of this id's game ('Pong' for 'PongDeterministic-v4'), else of 'Default'."""
+    return config.get(rom_id_to_name(parse_env_id(env_id).game), config["Default"])
+
+
+# ---------------------------------------------------------------------------------------------
+# The emulator and its wrappers
+
+
+class Emulator(AtariEnv):
+    """ale-py's environment with grey screens, no frame limit, and a seed for the power-on state.
+
+    `actions`: names of the actions to offer; None is ale-py's minimal set.
+    """
+
+    def __init__(self, spec: EnvSpec, actions: list[str] | None, render_mode: str | None):
+        # Before the first interface is made: it prints a banner, in every process.
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        super().__init__(
+            game=spec.game,
+            obs_type="grayscale",
+            frameskip=spec.frame_skip,
+            repeat_action_probability=spec.repeat_action_probability,
+            max_num_frames_per_episode=0,  # none: TimeLimit knows the id's limit
+            render_mode=render_mode,
+        )
+        if actions is not None:
+            self._action_set = [ale_py.Action[name] for name in actions]
+            self.action_space = gym.spaces.Discrete(len(actions))
+
+    def seed_game(self, seed: int | None = None) -> tuple[int, int]:
+        """Seed frame skips, stickiness and, which ale-py leaves alone, the power-on state.
+
+        The emulator takes seeds only when the ROM is loaded, which follows at once.
+        """
+        np_seed, ale_seed = super().seed_game(seed)
+        # A stream of its own, not the one of stickiness again; 31 bits: the setting is signed.
+        system_seed = np.random.SeedSequence(int(ale_seed)).generate_state(1)[0] >> 1
+        self.ale.setInt("system_random_seed", int(system_seed))
+        return np_seed, ale_seed
+
+
+class NoopStart(gym.Wrapper):
+    """Starts each game with 1 to MAX_NOOPS no-ops (uniform); `action` is the NOOP."""
+
+    def __init__(self, env: gym.Env, action: int):
+        super().__init__(env)
+        self.action = action
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = self.env.reset(seed=seed, options=options)
+        for _ in range(self.np_random.integers(1, MAX_NOOPS + 1)):
+            obs, _, terminated, truncated, info = self.env.step(self.action)
+            if terminated or truncated:
+                obs, info = self.env.reset(options=options)
+        return obs, info
+
+
+class SkipFrames(gym.Wrapper):
+    """Repeats each action for `skip_rate` frames, or to the end of the game.
+
+    The reward is the sum; the observation is the maximum of the last two frames of this action
+    (its only frame if there was but one), because some games draw sprites every other frame.
+    """
+
+    def __init__(self, env: gym.Env, skip_rate: int):
+        super().__init__(env)
+        self.skip_rate = skip_rate
+
+    def step(self, action):
+        frame, total = None, 0.0
+        for _ in range(self.skip_rate):
+            previous = frame
+            frame, reward, terminated, truncated, info = self.env.step(action)
+            total += reward
+            if terminated or truncated:
+                break
+        obs = frame if previous is None else np.maximum(previous, frame)
+        return obs, total, terminated, truncated, info
+
+
+class Screen(gym.Wrapper):
+    """Cuts the grey screen to rows crop1 : crop2+160 and shrinks it to (80, 80) uint8.
+
+    `action_meanings` are the names of the actions; `fire_action` is the index of FIRE if the game
+    does not start without it, else None: whoever plays presses it, the environment never does.
+    An end of the game that falls on the time limit is `terminated` alone.
+    """
+
+    def __init__(self, env: gym.Env, game_config: dict):
+        super().__init__(env)
+        self.top, self.bottom = game_config["crop1"], game_config["crop2"] + WINDOW
+        height = env.observation_space.shape[0]
+        if not self.top < self.bottom <= height:
+            raise ValueError(
+                f"crop of rows {self.top}:{self.bottom} leaves the screen of {height} rows"
+            )
+        self.observation_space = gym.spaces.Box(0, 255, (SIZE, SIZE), np.uint8)
+        self.action_meanings = env.unwrapped.get_action_meanings()
+        fire = game_config.get("fire", False)
+        if fire and "FIRE" not in self.action_meanings:
+            raise ValueError("'fire' is set, but the game has no action FIRE")
+        self.fire_action = self.action_meanings.index("FIRE") if fire else None
+
+    def _shrink(self, screen):
+        window = screen[self.top : self.bottom]
+        return cv2.resize(window, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+
+    def reset(self, *, seed=None, options=None):
+        screen, info = self.env.reset(seed=seed, options=options)
+        return self._shrink(screen), info
+
+    def step(self, action):
+        screen, reward, terminated, truncated, info = self.env.step(action)
+        return self._shrink(screen), reward, terminated, truncated and not terminated, info
+
+
+def make_env(
+    env_id: str,
+    game_config: dict,
+    skip_rate: int = 4,
+    max_episode_length: int | None = None,
+    render_mode: str | None = None,
+) -> gym.Env:
+    """The game of `env_id`: observations (80, 80) uint8, raw rewards, ends apart from time limits.
+
+    game_config: this game's entry of the crop table
+    skip_rate: frames per agent step of a NoFrameskip id; the other ids have their own skip
+    max_episode_length: agent steps; replaces the id's time limit, lower or higher
+    render_mode: None, "human" (ale-py's window) or "rgb_array" (`render()` is the colour screen)
+
+    Give each game its own seed: `reset(seed=)` loads the ROM anew and fixes all chance in the game.
+    ValueError, one line, for an id, crop, action set or number that cannot be played.
+    """
+    spec = parse_env_id(env_id)
+    if skip_rate < 1:
+        raise ValueError(f"the skip rate must be 1 or more, not {skip_rate}")
+    if max_episode_length is not None and max_episode_length < 1:
+        raise ValueError(f"the episode length must be 1 or more, not {max_episode_length}")
+    try:
+        _check_entry(game_config)
+        return _wrap(spec, game_config, skip_rate, max_episode_length, render_mode)
+    except ValueError as error:
+        raise ValueError(f"{env_id}: {error}") from error
+
+
+def _wrap(spec, game_config, skip_rate, max_episode_length, render_mode) -> gym.Env:
+    env = Emulator(spec, game_config.get("actions"), render_mode)
+    meanings = env.get_action_meanings()
+    if max_episode_length is None:  # inside the skipping: a NoFrameskip limit counts frames
+        env = TimeLimit(env, spec.time_limit)
+    if spec.no_frameskip:
+        # Two board games (Backgammon, VideoCheckers) have no NOOP and start without.
+        if "NOOP" in meanings:
+            env = NoopStart(env, meanings.index("NOOP"))
+        env = SkipFrames(env, skip_rate)
+    if max_episode_length is not None:
+        env = TimeLimit(env, max_episode_length)
+    return Screen(env, game_config)
+
+
+# ---------------------------------------------------------------------------------------------
+# Normalisation
+
+
+class Normalizer:
+    """Running mean and standard deviation of whole frames, one scalar each.
+
+    Exponential averages with bias correction, m_n = sum_i a^(n-i) (1-a) x_i / (1 - a^n), kept in
+    the equivalent incremental form m_n = m_(n-1) + w_n (x_n - m_(n-1)), w_n = (1-a) / (1 - a^n),
+    so that the state is always what is used.
+
+    state: float64 array or tensor of 3: count, mean, std (grey levels, 0 to 255); used in place,
+        so that it may live in shared memory that one worker writes. None: a zero one of its own.
+    frozen: never changes the state; ValueError if there is nothing in it.
+    """
+
+    def __init__(self, state=None, frozen: bool = False):
+        if state is None:
+            state = np.zeros(3)
+        self.state = state if isinstance(state, np.ndarray) else state.numpy()
+        if self.state.shape != (3,) or self.state.dtype != np.float64:
+            raise ValueError("the normaliser's state must be 3 numbers in float64")
+        if frozen and not self.state[0] > 0:
+            raise ValueError("a frozen normaliser needs statistics, but its count is 0")
+        self.frozen = frozen
+
+    def observe(self, frames: np.ndarray) -> np.ndarray:
+        """(N, 80, 80) uint8 to float32: takes in each frame in order, then normalises all."""
+        if not self.frozen:
+            for frame in frames:
+                self._take_in(frame)
+        _, mean, std = self.state
+        normalized = frames.astype(np.float32)  # (N, 80, 80)
+        normalized -= np.float32(mean)
+        normalized *= np.float32(1 / (std + 1e-8))
+        return normalized
+
+    def _take_in(self, frame):
+        count, mean, std = self.state.tolist()
+        count += 1
+        weight = (1 - DECAY) / (1 - DECAY**count)
+        frame_mean, frame_std = cv2.meanStdDev(frame)  # 16 times faster than numpy
+        mean += weight * (frame_mean.item() - mean)
+        std += weight * (frame_std.item() - std)
+        self.state[:] = count, mean, std

@@ -1,0 +1,128 @@
+"""What the processes of a run share: parameters, optimizers and counters, without any lock.
+
+A worker touches the world outside through three things: it pulls the newest weights, it pushes a
+gradient, it reports counts. All three are methods of Hogwild; an engine that trains on several
+machines replaces this class and nothing else.
+
+Reference: Niu et al. (2011), "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient
+Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learning".
+"""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+STEPS, UPDATES, GAMES = range(3)  # columns of a worker's counters
+EVALUATIONS, LAST_SCORE, BEST_SCORE = range(3)  # slots of the test process
+
+
+class Hogwild:
+    """Shared memory of one run; pickles to every process, where it is the same memory.
+
+    Each slot has one writer: the rows `counts[rank]` and `normalizers[rank]` belong to worker
+    `rank`, `evaluation` to the test process, `stop_flag` to the main process. Nothing can be held
+    by a process that was killed.
+
+    weights: (P,) first weights of the run.
+    make_optimizer: called with [parameter]; torch.optim.Optimizer with a share_memory() method.
+    num_optimizers: 1, shared by all workers; or one per worker.
+    optimizer_states: state dicts to continue from, one per optimizer.
+    first_step, first_second: where a resumed run stands.
+    max_steps: agent steps of the whole run after which it stops.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        make_optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer],
+        num_workers: int,
+        num_optimizers: int = 1,
+        optimizer_states: Sequence[dict] = (),
+        first_step: int = 0,
+        first_second: float = 0.0,
+        max_steps: float = float("inf"),
+    ):
+        self.parameter = nn.Parameter(weights.detach().clone().share_memory_())  # (P,)
+        self.optimizers = [make_optimizer([self.parameter]) for _ in range(num_optimizers)]
+        for optimizer, state in zip(self.optimizers, optimizer_states, strict=False):
+            # The statistics continue; the options are those of this session.
+            options = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({**state, "param_groups": options})
+        for optimizer in self.optimizers:
+            optimizer.share_memory()
+        self.counts = torch.zeros(num_workers, 3, dtype=torch.int64).share_memory_()
+        # Count, mean and standard deviation of environment.Normalizer, per worker.
+        self.normalizers = torch.zeros(num_workers, 3, dtype=torch.float64).share_memory_()
+        # Number of evaluations, mean score of the last one, best mean score so far.
+        self.evaluation = torch.tensor([0, torch.nan, torch.nan], dtype=torch.float64)
+        self.evaluation.share_memory_()
+        self.stop_flag = torch.zeros(1, dtype=torch.uint8).share_memory_()
+        self.first_step = first_step
+        self.first_second = first_second
+        self.max_steps = max_steps
+        self.started = time.monotonic()  # one clock for all processes of a machine
+
+    def for_process(self, rank: int | None = None) -> "Hogwild":
+        """The same shared memory with the optimizer of worker `rank` only, or with none.
+
+        What is sent to a process is one open file per tensor, and there is a limit to them.
+        """
+        view = copy.copy(self)
+        n = len(self.optimizers)
+        view.optimizers = [] if rank is None else [self.optimizers[rank % n]]
+        return view
+
+    # The worker's three things.
+
+    def pull(self, weights: Tensor) -> None:
+        """Copy the newest weights into `weights`, (P,) on any device."""
+        weights.copy_(self.parameter.detach())
+
+    def push(self, gradient: Tensor, rank: int, lr: float | None = None) -> None:
+        """Apply one gradient, (P,) on any device, with one optimizer step on shared memory.
+
+        lr: step size of this worker, if not the optimizer's own.
+        """
+        optimizer = self.optimizers[rank % len(self.optimizers)]
+        if lr is not None:
+            optimizer.param_groups[0]["lr"] = lr  # this process's copy of the option
+        # `.grad` itself is private to each process. It is set anew for every update, so that no
+        # gradient is applied twice.
+        self.parameter.grad = gradient.to(self.parameter.device)
+        optimizer.step()
+
+    def report(self, rank: int, steps: int = 0, updates: int = 0, games: int = 0) -> None:
+        """Add to the counts of this worker."""
+        row = self.counts[rank]
+        for column, number in ((STEPS, steps), (UPDATES, updates), (GAMES, games)):
+            if number:
+                row[column] += number
+
+    # What everybody may read.
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is to stop. Read at every step."""
+        return bool(self.stop_flag) or self.steps >= self.max_steps
+
+    @property
+    def steps(self) -> int:
+        """Agent steps of the run over all workers, earlier sessions included."""
+        return self.first_step + int(self.counts[:, STEPS].sum())
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the run, earlier sessions included."""
+        return self.first_second + time.monotonic() - self.started
+
+    def normalizer(self) -> Tensor:
+        """(3,) count, mean and standard deviation: the mean over the workers that have begun."""
+        begun = self.normalizers[self.normalizers[:, 0] > 0]
+        return begun.mean(0) if len(begun) else torch.zeros(3, dtype=torch.float64)
+
+    def stop(self) -> None:
+        """Ask all processes to stop. For the main process."""
+        self.stop_flag.fill_(1)

@@ -1,0 +1,474 @@
+"""Train an A3C-LSTM agent on an Atari game: `python main.py --env Pong-v0 --workers 32`.
+
+The command line, the shared model and optimizer, and the processes: started, watched, stopped.
+"""
+
+from utils import StopSignal  # before torch: sets the number of threads
+
+if __name__ == "__main__":
+    stop_signal = StopSignal().install()  # Ctrl-C while torch is imported stops cleanly, too
+
+import argparse
+import functools
+import math
+import multiprocessing.connection
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import filelock
+import torch
+import torch.multiprocessing
+
+import checkpoint
+from checkpoint import Files
+from environment import file_name, game_config, make_env, parse_env_id, read_config
+from hogwild import BEST_SCORE, EVALUATIONS, GAMES, LAST_SCORE, Hogwild
+from model import A3Clstm, flatten_parameters
+from shared_optim import SharedAdam, SharedRMSprop
+from test import test_process
+from train import train_process
+from utils import (
+    LineParser,
+    add_truth,
+    available_cores,
+    finite_float,
+    format_time,
+    natural_float,
+    natural_int,
+    positive_float,
+    positive_int,
+    setup_logger,
+    unit_interval,
+)
+
+# fork can hang once torch has started threads; spawn imports torch once for every process.
+START_METHOD = (
+    "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
+)
+PROGRESS_SECONDS = (10, 60)  # until the first line about the speed; then between lines
+CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
+STOP_SECONDS = 8  # for the processes to end by themselves
+MAX_REPLACEMENTS = 10  # of processes that died
+DEFAULT_LR = {"Adam": 1e-4, "RMSprop": 7e-4}
+
+
+def build_parser() -> LineParser:
+    parser = LineParser(prog="main.py", description="Train an A3C-LSTM agent on an Atari game.")
+    run = parser.add_argument_group("run")
+    run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
+    run.add_argument(
+        "-w", "--workers", type=positive_int, default=available_cores(), metavar="N",
+        help="training processes; the default is one per core",
+    )
+    run.add_argument(
+        "--envs-per-worker", type=positive_int, default=1, metavar="N",
+        help="games that a worker steps together as one batch",
+    )
+    run.add_argument("-s", "--seed", type=natural_int, default=1, metavar="S", help="random seed")
+    run.add_argument(
+        "--max-steps", type=positive_int, metavar="N",
+        help="stop after N agent steps over all workers, earlier sessions included",
+    )
+    run.add_argument(
+        "--max-minutes", type=positive_float, metavar="M", help="stop after M minutes"
+    )
+    run.add_argument(
+        "--target-score", type=finite_float, metavar="S",
+        help="stop when the mean score of an evaluation reaches S",
+    )
+    add_truth(run, "--resume", default=False, help="continue the run of --save-model-dir")
+    add_truth(
+        run, "-l", "--load", default=False,
+        help="start from the weights in --load-model-dir, with a new optimizer at step 0",
+    )
+
+    learning = parser.add_argument_group("learning")
+    learning.add_argument(
+        "-lr", "--lr", type=positive_float, metavar="LR",
+        help="learning rate; default 0.0001 with Adam, 0.0007 with RMSprop",
+    )
+    learning.add_argument(
+        "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
+    )
+    learning.add_argument(
+        "-t", "--tau", type=unit_interval, default=1.0, metavar="T",
+        help="lambda of generalised advantage estimation",
+    )
+    learning.add_argument(
+        "-ec", "--entropy-coef", type=natural_float, default=0.01, metavar="EC",
+        help="weight of the policy's entropy",
+    )
+    learning.add_argument(
+        "-vc", "--value-coef", type=natural_float, default=0.5, metavar="VC",
+        help="weight of the value loss",
+    )
+    learning.add_argument(
+        "--max-grad-norm", type=positive_float, default=40.0, metavar="N",
+        help="a gradient with a larger norm is scaled down to it",
+    )
+    learning.add_argument(
+        "-ns", "--num-steps", type=positive_int, default=20, metavar="N",
+        help="agent steps in a rollout, per game",
+    )
+    learning.add_argument(
+        "-o", "--optimizer", choices=tuple(DEFAULT_LR), default="Adam", help="optimizer"
+    )
+    add_truth(learning, "-a", "--amsgrad", default=False, help="AMSGrad variant of Adam")
+    add_truth(
+        learning, "-so", "--shared-optimizer", default=True,
+        help="one optimizer with shared statistics; False gives each worker its own",
+    )
+    learning.add_argument(
+        "-dss", "--distributed-step-size", type=positive_float, nargs="+", default=[], metavar="LR",
+        help="learning rates dealt out to the workers in turn, in place of --lr",
+    )
+    learning.add_argument(
+        "-hs", "--hidden-size", type=positive_int, default=512, metavar="N", help="LSTM units"
+    )
+
+    game = parser.add_argument_group("environment")
+    game.add_argument(
+        "-evc", "--env-config", default="config.json", metavar="FILE", help="crop table"
+    )
+    game.add_argument(
+        "-mel", "--max-episode-length", type=positive_int, metavar="N",
+        help="agent steps after which a game is cut; the default is the limit of the id",
+    )
+    add_truth(
+        game, "--count-lives", default=True, help="a lost life ends the training episode"
+    )
+    game.add_argument(
+        "--skip-rate", type=positive_int, default=4, metavar="N",
+        help="frames per agent step of NoFrameskip ids; other ids skip by themselves",
+    )
+
+    evaluation = parser.add_argument_group("evaluation and files")
+    evaluation.add_argument(
+        "--eval-interval", type=natural_float, default=60.0, metavar="SECONDS",
+        help="pause between evaluations",
+    )
+    evaluation.add_argument(
+        "--eval-episodes", type=positive_int, default=8, metavar="N", help="games per evaluation"
+    )
+    evaluation.add_argument(
+        "--save-score-level", type=finite_float, metavar="S",
+        help="mean score below which no evaluation counts as the best; no level by default",
+    )
+    add_truth(
+        evaluation, "-sm", "--save-max", default=False,
+        help="keep every new best as ENV.step-N.dat beside ENV.dat",
+    )
+    evaluation.add_argument(
+        "-lmd", "--load-model-dir", default="trained_models/", metavar="DIR", help="for --load"
+    )
+    evaluation.add_argument(
+        "-smd", "--save-model-dir", default="trained_models/", metavar="DIR",
+        help="for weights and checkpoint",
+    )
+    evaluation.add_argument("-lg", "--log-dir", default="logs/", metavar="DIR", help="for logs")
+    return parser
+
+
+class Run:
+    """A run: its shared memory, its files and its processes.
+
+    server: what the processes share.  files: where it writes.
+    """
+
+    def __init__(self, args: argparse.Namespace, resumed: dict | None):
+        """Build everything that can fail, and touch nothing on disk.
+
+        ValueError: one line about what is wrong with the arguments or the files they name.
+        """
+        self.args = args
+        spec = parse_env_id(args.env)
+        config = game_config(read_config(args.env_config), args.env)
+        self.make_env = functools.partial(
+            make_env, args.env, config, args.skip_rate, args.max_episode_length
+        )
+        actions = self.make_env().action_meanings
+        self.files = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir)
+        self.description = {
+            "env": args.env,
+            "actions": actions,
+            "count_lives": args.count_lives,
+            "hidden_size": args.hidden_size,
+            "skip_rate": args.skip_rate,
+            "max_episode_length": args.max_episode_length,
+            "episodes": args.eval_episodes,
+            "seed": args.seed,
+            "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": checkpoint.versions(),
+        }
+        torch.manual_seed(args.seed)
+        self.model = A3Clstm(len(actions), args.hidden_size)
+        normalizer = [0.0, 0.0, 0.0]
+        if resumed:
+            checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
+            normalizer = [resumed["normalizer"][name] for name in ("count", "mean", "std")]
+        elif args.load:
+            path = Path(args.load_model_dir, self.files.model.name)
+            state_dict, description = checkpoint.load_model(path)
+            checkpoint.load_weights(path, self.model, state_dict)
+            if description:
+                normalizer = [description["normalizer"][key] for key in ("count", "mean", "std")]
+        self.weights, _ = flatten_parameters(self.model)
+        self.server = Hogwild(
+            self.weights,
+            self._make_optimizer,
+            args.workers,
+            1 if args.shared_optimizer else args.workers,
+            _as_list(resumed["optimizer"]) if resumed else [],
+            resumed["steps"] if resumed else 0,
+            resumed["seconds"] if resumed else 0.0,
+            args.max_steps or math.inf,
+        )
+        self.server.normalizers[:] = torch.tensor(normalizer, dtype=torch.float64)
+        if resumed and resumed["best_score"] is not None:
+            self.server.evaluation[BEST_SCORE] = resumed["best_score"]
+        self.saved_at = time.monotonic()
+        self.saved_evaluations = 0
+
+    def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        lr = self.args.lr or DEFAULT_LR[self.args.optimizer]
+        if self.args.optimizer == "Adam":
+            return SharedAdam(parameters, lr=lr, amsgrad=self.args.amsgrad)
+        return SharedRMSprop(parameters, lr=lr)
+
+    def save(self, last: bool = False) -> None:
+        """Write the checkpoint; with the last weights as the model, if nothing was a best.
+
+        last: no other process writes any more.
+        """
+        server = self.server
+        server.pull(self.weights)
+        if not self.weights.isfinite().all():
+            raise FloatingPointError("the weights are not finite; the files stay as they were")
+        steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().tolist()
+        best_score = float(server.evaluation[BEST_SCORE])
+        optimizers = [optimizer.state_dict() for optimizer in server.optimizers]
+        content = {
+            "model": {name: tensor.clone() for name, tensor in self.model.state_dict().items()},
+            "optimizer": optimizers[0] if self.args.shared_optimizer else optimizers,
+            "steps": steps,
+            "seconds": seconds,
+            "best_score": None if math.isnan(best_score) else best_score,
+            "normalizer": dict(zip(("count", "mean", "std"), normalizer, strict=True)),
+            "args": vars(self.args),
+        }
+        checkpoint.write_atomically(self.files.checkpoint, lambda file: torch.save(content, file))
+        if last and math.isnan(best_score):
+            description = checkpoint.describe(self.description, steps, seconds, normalizer, None)
+            checkpoint.save_model(self.files.model, self.model.state_dict(), description)
+        self.saved_at = time.monotonic()
+        self.saved_evaluations = int(server.evaluation[EVALUATIONS])
+
+    def save_when_due(self) -> None:
+        """Checkpoint after each evaluation and every CHECKPOINT_SECONDS."""
+        evaluated = int(self.server.evaluation[EVALUATIONS]) > self.saved_evaluations
+        if evaluated or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            self.save()
+
+    def prepare_files(self, resumed: dict | None) -> None:
+        """Make room for this run's files. The caller holds the lock."""
+        if resumed:
+            # Rows newer than the checkpoint belong to steps that will be played again.
+            rows = checkpoint.read_csv(self.files.csv, up_to_step=resumed["steps"])
+            checkpoint.rewrite_csv(self.files.csv, rows)
+            return
+        for old, new in checkpoint.set_aside(self.files.existing()):
+            print(f"{old} of an earlier run is now {new.name}")
+
+
+def _as_list(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+class Processes:
+    """The test process and the workers: started, replaced when they die, stopped."""
+
+    def __init__(self, run: Run, stop_signal: StopSignal):
+        context = torch.multiprocessing.get_context(START_METHOD)
+        if START_METHOD == "forkserver":
+            # Not our own modules: the fork server would take `test` for the standard library's.
+            context.set_forkserver_preload(["torch", "gymnasium", "ale_py.env", "cv2"])
+        server, args, make_env = run.server, run.args, run.make_env
+        self.makers: list[Callable[[], multiprocessing.Process]] = [
+            functools.partial(
+                context.Process,
+                target=test_process,
+                name="test process",
+                args=(args, server.for_process(), make_env, run.files, run.description),
+            )
+        ]
+        for rank in range(args.workers):
+            self.makers.append(
+                functools.partial(
+                    context.Process,
+                    target=train_process,
+                    name=f"worker {rank}",
+                    args=(rank, args, server.for_process(rank), make_env),
+                )
+            )
+        self.running: list[multiprocessing.Process] = []
+        self.replacements = 0
+        stop_signal.children = self.running
+        for maker in self.makers:
+            if not stop_signal.received:
+                self.running.append(_start(maker()))
+
+    def wait(self, seconds: float) -> None:
+        """Until a process has ended, at most so long."""
+        sentinels = [process.sentinel for process in self.running if process.is_alive()]
+        multiprocessing.connection.wait(sentinels, timeout=seconds)
+
+    def replace_dead(self, logger) -> bool:
+        """Start anew whatever has died. False if that has happened too often."""
+        for i, process in enumerate(self.running):
+            if process.is_alive():
+                continue
+            self.replacements += 1
+            if self.replacements > MAX_REPLACEMENTS:
+                logger.info(f"{process.name} died, exit code {process.exitcode}; giving up")
+                return False
+            logger.info(f"{process.name} died, exit code {process.exitcode}; starting another")
+            self.running[i] = _start(self.makers[i]())
+        return True
+
+    def stop(self, server: Hogwild) -> None:
+        """Ask every process to end, and end those that do not."""
+        server.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in self.running:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _start(process: multiprocessing.Process) -> multiprocessing.Process:
+    """Start a process that Ctrl-C and SIGTERM do not reach, not even before it can ignore them.
+
+    The signals are blocked meanwhile; the child inherits that, and here they arrive afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        process.start()
+        return process
+    resource_tracker.ensure_running()  # unblocks the two signals when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    return process
+
+
+def watch(run: Run, processes: Processes, stop_signal: StopSignal, logger) -> bool:
+    """Until the run is over: replace what dies, save, report. False if it had to be given up."""
+    server, args = run.server, run.args
+    started, last = (time.monotonic(), server.steps), (time.monotonic(), server.steps)
+    next_report = started[0] + PROGRESS_SECONDS[0]
+    while not (stop_signal.received or server.stopped):
+        processes.wait(0.2)
+        now = time.monotonic()
+        if args.max_minutes and now - started[0] >= 60 * args.max_minutes:
+            break
+        score = float(server.evaluation[LAST_SCORE])  # nan before the first evaluation
+        if args.target_score is not None and score >= args.target_score:
+            break
+        if not server.stopped and not processes.replace_dead(logger):
+            return False
+        run.save_when_due()
+        if now >= next_report:
+            steps = server.steps
+            logger.info(
+                f"Time {format_time(server.seconds)}, agent steps {steps}, "
+                f"{(steps - last[1]) / (now - last[0]):.1f} steps/s, "
+                f"{int(server.counts[:, GAMES].sum())} training games"
+            )
+            last, next_report = (now, steps), now + PROGRESS_SECONDS[1]
+    return True
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
+    """The options, and the checkpoint to continue if there is one.
+
+    With --resume, an option on the command line beats the saved one, which beats the default.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.resume:
+        return args, None
+    spec = parse_env_id(args.env)
+    path = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir).checkpoint
+    resumed = checkpoint.load_checkpoint(path)
+    saved = resumed["args"]
+    session = ("resume", "load", "max_minutes", "save_model_dir")  # not of the run
+    parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
+    args = parser.parse_args(argv)
+    for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
+        if getattr(args, name) != saved[name]:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{path}: the run has {option} {saved[name]}; that cannot change")
+    if args.max_steps and args.max_steps <= resumed["steps"]:
+        raise ValueError(
+            f"{path}: the run is at {resumed['steps']} agent steps; give a larger --max-steps"
+        )
+    return args, resumed
+
+
+def run_to_end(run: Run, stop_signal: StopSignal) -> int:
+    """Start the processes, watch them, stop them, save. Returns the exit code."""
+    logger = setup_logger(run.files.log.name, run.files.log)
+    if not run.server.first_step:
+        for name, value in vars(run.args).items():
+            logger.info(f"{name}: {value}")
+    else:
+        logger.info(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
+    processes = Processes(run, stop_signal)
+    healthy = False
+    try:
+        healthy = watch(run, processes, stop_signal, logger)
+    finally:
+        processes.stop(run.server)
+        run.save(last=True)
+        logger.info(
+            f"Time {format_time(run.server.seconds)}, agent steps {run.server.steps}, "
+            f"stopped, saved {run.files.checkpoint}"
+        )
+    return 0 if healthy else 1
+
+
+def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
+    """Run main.py with these arguments; returns the exit code."""
+    try:
+        args, resumed = parse(argv)
+        run = Run(args, resumed)
+        if stop_signal.received:
+            return 0
+        for folder in (args.save_model_dir, args.log_dir):
+            os.makedirs(folder, exist_ok=True)
+        lock = filelock.FileLock(run.files.lock, blocking=False)
+        lock.acquire()
+    except filelock.Timeout:
+        return _fail(f"another run is writing {run.files.model}; give another --save-model-dir")
+    except (ValueError, OSError) as error:
+        return _fail(str(error))
+    with lock:
+        run.prepare_files(resumed)
+        return run_to_end(run, stop_signal)
+
+
+def _fail(reason: str) -> int:
+    print(f"main.py: error: {reason}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(None, stop_signal))

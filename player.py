@@ -1,0 +1,235 @@
+"""Who plays: environment, model and LSTM state, in training and in evaluation alike."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from environment import Normalizer
+
+
+class Game:
+    """One environment and the account of the game that is played in it.
+
+    Presses FIRE where the game needs it to start, through ordinary steps that count and score.
+
+    score: sum of raw rewards.  length: agent steps.  over: no game is running.
+    """
+
+    def __init__(self, env: gym.Env, normalizer: Normalizer | None):
+        self.env = env
+        self.normalizer = normalizer  # None: a fresh one for every game
+        self.fire_action = getattr(env, "fire_action", None)
+        self.score = 0.0
+        self.length = 0
+        self.over = True
+
+    def start(self, seed: np.random.SeedSequence) -> None:
+        """Begin a new game whose chance comes from `seed` alone."""
+        self.rng = np.random.default_rng(seed)  # sampling of actions
+        self.frame, info = self.env.reset(seed=int(seed.generate_state(1)[0]))  # (80, 80) uint8
+        self.observer = self.normalizer or Normalizer()
+        self.lives = info.get("lives", 0)
+        self.score = 0.0
+        self.length = 0
+        self.over = False
+        self.press_fire()
+
+    def act(self, action: int) -> tuple[float, bool, bool]:
+        """One agent step: raw reward, terminated, truncated. Sets `over` at the end of the game."""
+        self.frame, reward, terminated, truncated, info = self.env.step(action)
+        self.lives = info.get("lives", 0)
+        self.score += float(reward)
+        self.length += 1
+        self.over = terminated or truncated
+        return float(reward), terminated, truncated and not terminated
+
+    def press_fire(self) -> tuple[float, bool, bool]:
+        """Start the ball, if this game wants that: as `act`; nothing happens in other games."""
+        if self.fire_action is None:
+            return 0.0, False, False
+        return self.act(self.fire_action)
+
+    def observation(self) -> np.ndarray:
+        """(80, 80) float32: the newest frame, normalised; each call counts for the statistics."""
+        return self.observer.observe(self.frame[None])[0]
+
+
+class Step(NamedTuple):
+    """What E games went through in one step; see Player.step."""
+
+    value: Tensor  # (E,) of the observation before the step
+    logit: Tensor  # (E, actions)
+    action: Tensor  # (E,)
+    reward: Tensor  # (E,) raw
+    terminated: Tensor  # (E,) the training episode ended: nothing follows
+    truncated: Tensor  # (E,) it was cut by a limit: `cut_value` follows
+    cut_value: Tensor  # (E,) value of the last observation where truncated, otherwise 0
+
+
+class Player:
+    """A batch of games, the model that plays them and its LSTM state.
+
+    The batch has a fixed number of rows; a row whose game is over stands still until it is
+    started again, and costs what a live one costs.
+
+    count_lives: a lost life ends the training episode, and with it the LSTM's memory.
+    """
+
+    def __init__(self, model, games: Sequence[Game], count_lives: bool):
+        self.model = model
+        self.games = games
+        self.count_lives = count_lives
+        self.device = next(model.parameters()).device
+        self.obs = torch.zeros(len(games), 1, 80, 80, device=self.device)
+        self.hx = torch.zeros(len(games), model.hidden_size, device=self.device)
+        self.cx = torch.zeros_like(self.hx)
+        self.steps = 0  # agent steps played in all rows, FIRE included
+
+    def start(self, row: int, seed: np.random.SeedSequence) -> None:
+        """Begin a new game in this row. Its LSTM state is zero, as after every end."""
+        game = self.games[row]
+        game.start(seed)
+        self.steps += game.length
+        self.obs = self.obs.clone()  # autograd may still need the old one
+        self.obs[row, 0] = torch.from_numpy(game.observation())
+
+    def value(self) -> Tensor:
+        """(E,) value of the present observation, without a gradient."""
+        with torch.no_grad():
+            return self.model((self.obs, (self.hx, self.cx)))[0][:, 0]
+
+    def step(self, greedy: bool) -> Step:
+        """Act once in every running game, by the most probable action or by sampling.
+
+        Keeps the graph for a gradient unless the caller has switched gradients off. Ends inside
+        the batch set the LSTM state of their rows to zero; the caller starts games that are over.
+        """
+        value, logit, (self.hx, self.cx) = self.model((self.obs, (self.hx, self.cx)))
+        action = self._choose(logit.detach(), greedy)
+        reward = np.zeros(len(self.games), dtype=np.float32)
+        ended = np.zeros((2, len(self.games)), dtype=bool)  # terminated, truncated
+        obs = np.zeros((len(self.games), 1, 80, 80), dtype=np.float32)
+        for row, game in enumerate(self.games):
+            if game.over:
+                continue
+            length = game.length
+            reward[row], *ended[:, row] = self._act(game, int(action[row]))
+            self.steps += game.length - length
+            obs[row, 0] = game.observation()
+        self.obs = torch.from_numpy(obs).to(self.device)
+        terminated, truncated = torch.from_numpy(ended).to(self.device)
+        # Of the last observation, with the LSTM state that led to it.
+        cut_value = self.value() * truncated if ended[1].any() else torch.zeros_like(value[:, 0])
+        if ended.any():
+            self._forget(terminated | truncated)
+        return Step(
+            value[:, 0],
+            logit,
+            torch.from_numpy(action).to(self.device),
+            torch.from_numpy(reward).to(self.device),
+            terminated,
+            truncated,
+            cut_value,
+        )
+
+    def detach(self) -> None:
+        """Cut the graph: what follows has no gradient to what went before."""
+        self.hx, self.cx = self.hx.detach(), self.cx.detach()
+
+    def _choose(self, logit: Tensor, greedy: bool) -> np.ndarray:
+        """(E,) actions. Each row draws from the stream of its own game."""
+        if greedy:
+            return logit.argmax(1).cpu().numpy()
+        probability = torch.softmax(logit, 1).cpu().double().numpy()  # (E, actions)
+        drawn = [0.0 if game.over else game.rng.random() for game in self.games]
+        # Inverse of the cumulative distribution; dividing by its end makes that exactly 1.
+        cumulative = probability.cumsum(1)
+        return (cumulative / cumulative[:, -1:] <= np.array(drawn)[:, None]).sum(1)
+
+    def _act(self, game: Game, action: int) -> tuple[float, bool, bool]:
+        """One step of one game, and FIRE after a lost life. Reward and ends are for learning."""
+        lives = game.lives
+        reward, terminated, truncated = game.act(action)
+        if game.lives >= lives:
+            return reward, terminated, truncated
+        fire = (0.0, terminated, truncated) if game.over else game.press_fire()
+        if self.count_lives:
+            return reward, True, False  # what FIRE earns comes after this end
+        return reward + fire[0], *fire[1:]
+
+    def _forget(self, ended: Tensor) -> None:
+        """Zero the LSTM state of the rows whose training episode ended, (E,) bool."""
+        keep = (~ended).to(self.hx.dtype)[:, None]
+        self.hx, self.cx = self.hx * keep, self.cx * keep
+
+
+# Rows of a batch of evaluation. A row of a matrix product differs in its last bits with the size
+# of the batch, so every evaluation uses blocks of this size, and game i always plays in row
+# i % BLOCK: its score does not depend on how many games run beside it.
+BLOCK = 8
+
+
+class Result(NamedTuple):
+    """One game of an evaluation."""
+
+    index: int
+    score: float  # raw
+    length: int  # agent steps
+    actions: str  # sha256 of the chosen actions, one byte each
+
+
+def play_games(
+    model,
+    make_env: Callable[[], gym.Env],
+    seeds: Sequence[np.random.SeedSequence],
+    normalizer: Normalizer | None,
+    count_lives: bool,
+    greedy: bool = True,
+    side_by_side: int = 1,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Result]:
+    """Play one whole game per seed with one set of weights; yields each when it ends.
+
+    normalizer: frozen; None starts a fresh one in each game.
+    side_by_side: how many games may run at once; the results do not depend on it.
+    should_stop: asked at every step; unfinished games are then left out.
+    """
+    side_by_side = min(side_by_side, len(seeds))
+    idle = Game(None, None)
+    spare = [Game(make_env(), normalizer) for _ in range(side_by_side)]
+    players = [
+        Player(model, [idle] * BLOCK, count_lives) for _ in range(-(-side_by_side // BLOCK))
+    ]
+    waiting = list(range(len(seeds)))
+    playing: dict[tuple[int, int], tuple[int, Any]] = {}  # (player, row): (game, its hash)
+    while waiting or playing:
+        for index in waiting[:]:
+            row = index % BLOCK
+            free = [p for p in range(len(players)) if (p, row) not in playing]
+            if spare and free:
+                players[free[0]].games[row] = spare.pop()
+                players[free[0]].start(row, seeds[index])
+                playing[free[0], row] = (index, hashlib.sha256())
+                waiting.remove(index)
+        for p, player in enumerate(players):
+            if should_stop():
+                return
+            rows = [row for row in range(BLOCK) if (p, row) in playing]
+            if not rows:
+                continue
+            with torch.no_grad():
+                action = player.step(greedy).action
+            for row in rows:
+                index, digest = playing[p, row]
+                digest.update(bytes([int(action[row])]))
+                game = player.games[row]
+                if game.over:
+                    player.games[row] = idle
+                    spare.append(game)
+                    del playing[p, row]
+                    yield Result(index, game.score, game.length, digest.hexdigest())

@@ -1,0 +1,63 @@
+"""torch.optim's RMSprop and Adam with all of their state in shared memory.
+
+Hogwild: every worker unpickles its own optimizer object over the same parameters and the same
+statistics, and steps it without a lock. The state exists from the start, because a worker that
+made it at its first step would make a private one.
+"""
+
+import torch
+
+
+def _share(optimizer: torch.optim.Optimizer) -> None:
+    for state in optimizer.state.values():
+        for tensor in state.values():
+            tensor.share_memory_()
+
+
+class SharedRMSprop(torch.optim.RMSprop):
+    """RMSprop of Mnih et al. (2016): one moving average of squared gradients for all workers.
+
+    Arguments as torch.optim.RMSprop, with the suite's defaults.
+    """
+
+    def __init__(
+        self, params, lr=7e-4, alpha=0.99, eps=0.1, weight_decay=0, momentum=0, centered=False
+    ):
+        super().__init__(params, lr, alpha, eps, weight_decay, momentum, centered)
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p] = {"step": torch.zeros(()), "square_avg": torch.zeros_like(p)}
+                if momentum > 0:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                if centered:
+                    self.state[p]["grad_avg"] = torch.zeros_like(p)
+
+    def share_memory(self) -> None:
+        """Move the state to shared memory. Call after load_state_dict, which replaces it."""
+        _share(self)
+
+
+class SharedAdam(torch.optim.Adam):
+    """Adam with moments and step count common to all workers.
+
+    Arguments as torch.optim.Adam, with the suite's defaults.
+    """
+
+    def __init__(
+        self, params, lr=1e-4, betas=(0.9, 0.999), eps=1e-3, weight_decay=0, amsgrad=False
+    ):
+        # fused: one pass over memory instead of about eight, the same arithmetic.
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, fused=True)
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p] = {
+                    "step": torch.zeros((), device=p.device),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+                if amsgrad:
+                    self.state[p]["max_exp_avg_sq"] = torch.zeros_like(p)
+
+    def share_memory(self) -> None:
+        """Move the state to shared memory. Call after load_state_dict, which replaces it."""
+        _share(self)

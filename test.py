@@ -1,0 +1,101 @@
+"""The test process: plays whole games with the newest weights, logs the scores, keeps the best."""
+
+import logging
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+
+import checkpoint
+from checkpoint import Files
+from environment import Normalizer
+from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, Hogwild
+from model import A3Clstm, flatten_parameters
+from player import play_games
+from utils import TEST, become_child, format_time, game_seed, setup_logger
+
+
+def test(
+    args: Namespace,
+    server: Hogwild,
+    make_env: Callable[[], gym.Env],
+    files: Files,
+    description: dict,
+    logger: logging.Logger,
+) -> None:
+    """Evaluate, record and save until the run stops.
+
+    description: of the run, for ENV.json; see checkpoint.describe.
+    """
+    model = A3Clstm(len(description["actions"]), args.hidden_size)
+    weights, _ = flatten_parameters(model)
+    scores = [row[2] for row in checkpoint.read_csv(files.csv)]  # of earlier sessions
+    last_steps, last_seconds = server.steps, server.seconds
+    while not server.stopped and not server.normalizer()[0]:
+        time.sleep(0.05)  # nobody has seen a picture yet
+
+    while not server.stopped:
+        server.pull(weights)
+        steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().numpy()
+        results = list(
+            play_games(
+                model,
+                make_env,
+                [
+                    game_seed(args.seed, TEST, len(scores) + i)
+                    for i in range(args.eval_episodes)
+                ],
+                Normalizer(normalizer, frozen=True),
+                args.count_lives,
+                side_by_side=args.eval_episodes,
+                should_stop=lambda: bool(server.stop_flag),
+            )
+        )
+        if len(results) < args.eval_episodes:
+            break  # stopped in the middle: part of an evaluation says nothing
+        results.sort()
+        scores += [result.score for result in results]
+        score = float(np.mean([result.score for result in results]))
+        checkpoint.append_csv(
+            files.csv, [(round(seconds, 1), steps, r.score, r.length) for r in results]
+        )
+        speed = (server.steps - last_steps) / (server.seconds - last_seconds)
+        last_steps, last_seconds = server.steps, server.seconds
+        logger.info(
+            f"Time {format_time(seconds)}, episode reward {score:g}, "
+            f"episode length {np.mean([r.length for r in results]):.0f}, "
+            f"reward mean {np.mean(scores):.4f}, agent steps {steps}, {speed:.1f} steps/s"
+        )
+        if is_best(score, float(server.evaluation[BEST_SCORE]), args.save_score_level):
+            state = checkpoint.describe(description, steps, seconds, normalizer, score)
+            checkpoint.save_model(files.model, model.state_dict(), state)
+            if args.save_max:
+                checkpoint.save_model(files.kept(steps), model.state_dict(), state)
+            server.evaluation[BEST_SCORE] = score
+        server.evaluation[LAST_SCORE] = score
+        server.evaluation[EVALUATIONS] += 1
+        wake = time.monotonic() + args.eval_interval
+        while not server.stopped and time.monotonic() < wake:
+            time.sleep(0.05)
+
+
+def is_best(score: float, best_score: float, save_score_level: float | None) -> bool:
+    """Whether an evaluation's mean score is a new best. The newer wins a tie."""
+    if save_score_level is not None and score < save_score_level:
+        return False
+    return math.isnan(best_score) or score >= best_score
+
+
+def test_process(
+    args: Namespace,
+    server: Hogwild,
+    make_env: Callable[[], gym.Env],
+    files: Files,
+    description: dict,
+) -> None:
+    """`test` as the body of a process."""
+    become_child("Test Agent")
+    test(args, server, make_env, files, description, setup_logger(files.log.name, files.log))

@@ -1,0 +1,170 @@
+"""One worker: sync, rollout, loss, share gradients, step.
+
+Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learning"; the advantage of
+Schulman et al. (2016), "High-Dimensional Continuous Control Using Generalized Advantage
+Estimation".
+"""
+
+import itertools
+import math
+from argparse import Namespace
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gymnasium as gym
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from environment import Normalizer
+from hogwild import STEPS, Hogwild
+from model import A3Clstm, flatten_parameters
+from player import Game, Player, Step
+from utils import TRAIN, become_child, game_seed
+
+
+class Rollout(NamedTuple):
+    """T steps of E games, T <= num_steps."""
+
+    values: Tensor  # (T, E) V of the observation acted upon, with gradient
+    logits: Tensor  # (T, E, actions) with gradient
+    actions: Tensor  # (T, E)
+    rewards: Tensor  # (T, E) clipped to [-1, 1]
+    next_values: Tensor  # (T, E) V of what followed, before any reset; 0 after a true end
+    ended: Tensor  # (T, E) bool, the training episode ended with this step
+
+
+def returns_and_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    ended: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """n-step discounted returns and generalised advantages, each (T, E).
+
+    A return runs to the end of the rollout or of the episode, whichever is first, and adds
+    `next_values` there. Nothing flows across an end. Arguments as in Rollout, without gradient.
+    """
+    returns, advantages = torch.empty_like(rewards), torch.empty_like(rewards)
+    following = next_values[-1]
+    advantage = torch.zeros_like(following)
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + gamma * torch.where(ended[t], next_values[t], following)
+        delta = rewards[t] + gamma * next_values[t] - values[t]
+        advantage = delta + gamma * gae_lambda * torch.where(ended[t], 0.0, advantage)
+        returns[t], advantages[t] = following, advantage
+    return returns, advantages
+
+
+def a3c_loss(
+    values: Tensor,
+    logits: Tensor,
+    actions: Tensor,
+    returns: Tensor,
+    advantages: Tensor,
+    entropy_coef: float,
+    value_coef: float,
+) -> Tensor:
+    """Policy loss + value_coef * value loss, summed over all steps and games.
+
+    values, actions, returns, advantages: (T, E); logits: (T, E, actions). The gradient flows
+    through values and logits only.
+    """
+    log_pi = F.log_softmax(logits, -1)
+    entropy = -(log_pi.exp() * log_pi).sum(-1)  # (T, E)
+    log_prob = log_pi.gather(-1, actions.unsqueeze(-1)).squeeze(-1)  # (T, E)
+    policy_loss = -(log_prob * advantages).sum() - entropy_coef * entropy.sum()
+    value_loss = 0.5 * (returns - values).pow(2).sum()
+    return policy_loss + value_coef * value_loss
+
+
+def collect(
+    player: Player, num_steps: int, rank: int, server: Hogwild, start: Callable[[int], None]
+) -> Rollout | None:
+    """Act for num_steps steps; with a single game, at most until its training episode ends.
+
+    start(row) begins a new game where one is over. None if the run stops in the middle.
+    """
+    steps: list[Step] = []
+    player.detach()
+    for _ in range(num_steps):
+        if server.stopped:
+            return None
+        before = player.steps
+        steps.append(player.step(greedy=False))
+        over = [row for row, game in enumerate(player.games) if game.over]
+        for row in over:
+            start(row)
+        server.report(rank, steps=player.steps - before, games=len(over))
+        if len(player.games) == 1 and bool(steps[-1].terminated | steps[-1].truncated):
+            break
+    values, logits, actions, rewards, terminated, truncated, cut_values = map(
+        torch.stack, zip(*steps, strict=True)
+    )
+    # Rows that ended with the last step have begun anew; the two lines below leave them out.
+    next_values = torch.cat([values.detach()[1:], player.value()[None]])
+    next_values = torch.where(truncated, cut_values, next_values)
+    next_values = torch.where(terminated, 0.0, next_values)
+    ended = terminated | truncated
+    return Rollout(values, logits, actions, rewards.clamp(-1, 1), next_values, ended)
+
+
+def train(
+    rank: int, args: Namespace, server: Hogwild, make_env: Callable[[], gym.Env]
+) -> None:
+    """Train until the run stops. Worker `rank` of a run with the options of main.py.
+
+    make_env: makes one environment, whose observations are (80, 80) uint8 pictures.
+    FloatingPointError: the gradient is not finite; the shared weights are left as they were.
+    """
+    normalizer = Normalizer(server.normalizers[rank])
+    games = [Game(make_env(), normalizer) for _ in range(args.envs_per_worker)]
+    model = A3Clstm(int(games[0].env.action_space.n), args.hidden_size)
+    weights, gradient = flatten_parameters(model)
+    player = Player(model, games, args.count_lives)
+    lr = args.distributed_step_size[rank % len(args.distributed_step_size)] if (
+        args.distributed_step_size
+    ) else None
+
+    # A worker that replaces a dead one, or a resumed run, does not play the same games again.
+    origin = server.first_step + int(server.counts[rank, STEPS])
+    numbers = itertools.count()
+
+    def start(row: int) -> None:
+        player.start(row, game_seed(args.seed, TRAIN, rank, origin, next(numbers)))
+
+    for row in range(len(games)):
+        start(row)
+    server.report(rank, steps=player.steps)
+
+    while not server.stopped:
+        server.pull(weights)
+        rollout = collect(player, args.num_steps, rank, server, start)
+        if rollout is None:
+            break
+        values, logits, actions, rewards, next_values, ended = rollout
+        returns, advantages = returns_and_advantages(
+            rewards, values.detach(), next_values, ended, args.gamma, args.tau
+        )
+        loss = a3c_loss(
+            values, logits, actions, returns, advantages, args.entropy_coef, args.value_coef
+        )
+        gradient.zero_()
+        loss.backward()
+        norm = float(gradient.norm())
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient's norm is {norm}")
+        if norm > args.max_grad_norm:
+            gradient *= args.max_grad_norm / norm
+        server.push(gradient, rank, lr)
+        server.report(rank, updates=1)
+
+
+def train_process(
+    rank: int, args: Namespace, server: Hogwild, make_env: Callable[[], gym.Env]
+) -> None:
+    """`train` as the body of a process."""
+    become_child(f"Train Agent: {rank}")
+    train(rank, args, server, make_env)

@@ -1,0 +1,158 @@
+"""Small helpers: seeds, logging, times, signals and what a child process does first.
+
+Imported before torch by the scripts, so that it can fix the number of threads.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
+
+import argparse
+import logging
+import math
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import setproctitle
+
+# First words of a stream key: what the games are played for.
+TRAIN, TEST, EVALUATE = range(3)
+
+
+def game_seed(seed: int, *stream: int) -> np.random.SeedSequence:
+    """Source of all chance in one game: skips, stickiness, no-ops and sampling.
+
+    `stream` says which game it is, for example (EVALUATE, i) for game i of an evaluation.
+    """
+    return np.random.SeedSequence(seed, spawn_key=stream)
+
+
+class LineParser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line, without the usage before it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs
+        )
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def add_truth(group, *names: str, default: bool, help: str) -> None:
+    """Add an option with a truth value, given bare or with True or False."""
+    group.add_argument(
+        *names, type=true_or_false, nargs="?", const=True, default=default,
+        metavar="True|False", help=help,
+    )  # fmt: skip
+
+
+def true_or_false(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+
+
+def _number(convert: Callable[[str], float], accept: Callable[[float], bool], what: str):
+    """Type of an option, for argparse: a number with a condition."""
+
+    def parse(text: str):
+        try:
+            number = convert(text)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number) or not accept(number):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return number
+
+    return parse
+
+
+positive_int = _number(int, lambda x: x > 0, "a whole number above 0")
+natural_int = _number(int, lambda x: x >= 0, "a whole number, 0 or more")
+positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
+natural_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
+finite_float = _number(float, math.isfinite, "a finite number")
+unit_interval = _number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def format_time(seconds: float) -> str:
+    """As the classic suite writes it, '01h 02m 03s', but hours go on past 24."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60:02d}h {minutes % 60:02d}m {seconds:02d}s"
+
+
+def setup_logger(name: str, path: str, append: bool = True) -> logging.Logger:
+    """Logger that writes each message with its time to the file and to standard output."""
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in (
+        logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8"),
+        logging.StreamHandler(sys.stdout),
+    ):
+        handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s"))
+        logger.addHandler(handler)
+    return logger
+
+
+class StopSignal:
+    """Ctrl-C and SIGTERM ask for an orderly stop; a second one ends the program at once.
+
+    Installed explicitly, because the background jobs of a shell script start with SIGINT ignored.
+    A hang-up stops too, unless it was ignored when the program started (nohup).
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self.children: Sequence[multiprocessing.process.BaseProcess] = ()  # ended at a second one
+
+    def install(self) -> "StopSignal":
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is None or (
+                name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
+            ):
+                continue
+            signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number, frame) -> None:
+        if self.received:
+            for child in self.children:
+                child.kill()
+            os._exit(128 + number)
+        self.received = True
+
+
+def become_child(title: str) -> None:
+    """What a worker or test process does first.
+
+    Stopping is for the main process to decide, through shared memory: a Ctrl-C reaches every
+    process of the terminal. If the main process is gone, this one ends at once and writes nothing.
+    """
+    import torch
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    setproctitle.setproctitle(title)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
