@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import argparse
 import functools
+import logging
 import math
 import multiprocessing.connection
 import os
@@ -28,12 +29,13 @@ import torch.multiprocessing
 import checkpoint
 from checkpoint import Files
 from environment import file_name, game_config, make_env, parse_env_id, read_config
-from hogwild import BEST_SCORE, EVALUATIONS, GAMES, LAST_SCORE, Hogwild
+from hogwild import BEST_SCORE, EVALUATIONS, GAMES, LAST_SCORE, UPDATES, Hogwild
 from model import A3Clstm, flatten_parameters
 from shared_optim import SharedAdam, SharedRMSprop
 from test import test_process
 from train import train_process
 from utils import (
+    STOP_SIGNALS,
     LineParser,
     add_truth,
     available_cores,
@@ -232,6 +234,7 @@ class Run:
         self.server.normalizers[:] = torch.tensor(normalizer, dtype=torch.float64)
         if resumed and resumed["best_score"] is not None:
             self.server.evaluation[BEST_SCORE] = resumed["best_score"]
+        self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
         self.saved_at = time.monotonic()
         self.saved_evaluations = 0
 
@@ -282,8 +285,14 @@ class Run:
             rows = checkpoint.read_csv(self.files.csv, up_to_step=resumed["steps"])
             checkpoint.rewrite_csv(self.files.csv, rows)
             return
-        for old, new in checkpoint.set_aside(self.files.existing()):
+        self.set_aside = checkpoint.set_aside(self.files.existing())
+        for old, new in self.set_aside:
             print(f"{old} of an earlier run is now {new.name}")
+
+    def undo_prepare_files(self) -> None:
+        """Give the files of an earlier run their names back."""
+        for old, new in self.set_aside:
+            new.replace(old)
 
 
 def _as_list(value) -> list:
@@ -328,7 +337,7 @@ class Processes:
         sentinels = [process.sentinel for process in self.running if process.is_alive()]
         multiprocessing.connection.wait(sentinels, timeout=seconds)
 
-    def replace_dead(self, logger) -> bool:
+    def replace_dead(self, logger: logging.Logger) -> bool:
         """Start anew whatever has died. False if that has happened too often."""
         for i, process in enumerate(self.running):
             if process.is_alive():
@@ -353,36 +362,40 @@ class Processes:
 
 
 def _start(process: multiprocessing.Process) -> multiprocessing.Process:
-    """Start a process that Ctrl-C and SIGTERM do not reach, not even before it can ignore them.
+    """Start a process that Ctrl-C and the like do not reach, not even before it can ignore them.
 
     The signals are blocked meanwhile; the child inherits that, and here they arrive afterwards.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         process.start()
         return process
-    resource_tracker.ensure_running()  # unblocks the two signals when it starts
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         process.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     return process
 
 
-def watch(run: Run, processes: Processes, stop_signal: StopSignal, logger) -> bool:
+def watch(
+    run: Run, processes: Processes, stop_signal: StopSignal, logger: logging.Logger
+) -> bool:
     """Until the run is over: replace what dies, save, report. False if it had to be given up."""
     server, args = run.server, run.args
     started, last = (time.monotonic(), server.steps), (time.monotonic(), server.steps)
     next_report = started[0] + PROGRESS_SECONDS[0]
-    while not (stop_signal.received or server.stopped):
+    while True:
         processes.wait(0.2)
+        if stop_signal.received or server.stopped:
+            break
         now = time.monotonic()
         if args.max_minutes and now - started[0] >= 60 * args.max_minutes:
             break
         score = float(server.evaluation[LAST_SCORE])  # nan before the first evaluation
         if args.target_score is not None and score >= args.target_score:
             break
-        if not server.stopped and not processes.replace_dead(logger):
+        if not processes.replace_dead(logger):
             return False
         run.save_when_due()
         if now >= next_report:
@@ -426,23 +439,37 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
 def run_to_end(run: Run, stop_signal: StopSignal) -> int:
     """Start the processes, watch them, stop them, save. Returns the exit code."""
     logger = setup_logger(run.files.log.name, run.files.log)
-    if not run.server.first_step:
+    if run.server.first_step:
+        logger.info(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
+    else:
         for name, value in vars(run.args).items():
             logger.info(f"{name}: {value}")
-    else:
-        logger.info(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
     processes = Processes(run, stop_signal)
     healthy = False
     try:
         healthy = watch(run, processes, stop_signal, logger)
+    except FloatingPointError as error:
+        logger.info(str(error))
     finally:
         processes.stop(run.server)
+    return 0 if finish(run, logger) and healthy else 1
+
+
+def finish(run: Run, logger: logging.Logger) -> bool:
+    """The last save, after all other processes have ended. False if the weights are unusable."""
+    server = run.server
+    where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
+    if not server.counts[:, UPDATES].any():
+        logger.info(f"{where} before anything was learned; the files are as they were")
+        run.undo_prepare_files()
+        return True
+    try:
         run.save(last=True)
-        logger.info(
-            f"Time {format_time(run.server.seconds)}, agent steps {run.server.steps}, "
-            f"stopped, saved {run.files.checkpoint}"
-        )
-    return 0 if healthy else 1
+    except FloatingPointError as error:
+        logger.info(f"{where}: {error}")
+        return False
+    logger.info(f"{where}, saved {run.files.checkpoint}")
+    return True
 
 
 def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:

@@ -22,6 +22,11 @@ import setproctitle
 # First words of a stream key: what the games are played for.
 TRAIN, TEST, EVALUATE = range(3)
 
+# Ask for an orderly stop. Windows has no SIGHUP.
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
 
 def game_seed(seed: int, *stream: int) -> np.random.SeedSequence:
     """Source of all chance in one game: skips, stickiness, no-ops and sampling.
@@ -121,13 +126,10 @@ class StopSignal:
         self.children: Sequence[multiprocessing.process.BaseProcess] = ()  # ended at a second one
 
     def install(self) -> "StopSignal":
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)  # Windows has no SIGHUP
-            if number is None or (
-                name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
-            ):
-                continue
-            signal.signal(number, self._handle)
+        for number in STOP_SIGNALS:
+            ignored = signal.getsignal(number) is signal.SIG_IGN
+            if not (ignored and number.name == "SIGHUP"):
+                signal.signal(number, self._handle)
         return self
 
     def _handle(self, number, frame) -> None:
@@ -146,7 +148,7 @@ def become_child(title: str) -> None:
     """
     import torch
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     setproctitle.setproctitle(title)
     torch.set_num_threads(1)

@@ -1,0 +1,288 @@
+"""The run as a person sees it: real processes, real signals, real files."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import checkpoint
+import main
+from hogwild import BEST_SCORE
+from utils import StopSignal
+
+PROJECT = Path(main.__file__).parent
+SMALL = ["--workers", "2", "--num-steps", "5", "--hidden-size", "16", "--max-episode-length", "40"]
+SMALL += ["--env-config", str(PROJECT / "config.json"), "--eval-episodes", "2"]
+
+
+class Command:
+    """main.py in a session of its own, so that signals and orphans are this test's only."""
+
+    def __init__(self, folder: Path, *options: str, script: str = "main.py"):
+        self.output = folder / f"output-{time.monotonic_ns()}"
+        with open(self.output, "wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROJECT / script), *options],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, condition, seconds: float = 60):
+        """The first true value of condition(); fails after so many seconds."""
+        end = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < end, f"{seconds} s have passed; output:\n{self.text()}"
+            time.sleep(0.02)
+        return value
+
+    def children(self, title: str = "") -> list[int]:
+        """Ids of the living processes of the session whose title begins so."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                stat = folder.joinpath("stat").read_text().rsplit(")")[1]
+                line = folder.joinpath("cmdline").read_text()
+            except OSError:
+                continue  # it has ended meanwhile
+            state, _, _, session = stat.split()[:4]
+            pid = int(folder.name)
+            if int(session) == self.process.pid and state != "Z" and line.startswith(title):
+                found.append(pid)
+        return [pid for pid in found if pid != self.process.pid]
+
+    def learning(self) -> bool:
+        """Whether the run is well under way: an evaluation is in its log."""
+        return "episode reward" in self.text()
+
+    def interrupt(self, number: int = signal.SIGINT) -> float:
+        """Send a signal to the whole session, as a terminal does; seconds until main has ended."""
+        os.killpg(self.process.pid, number)
+        start = time.monotonic()
+        self.process.wait(timeout=30)
+        return time.monotonic() - start
+
+
+@pytest.fixture
+def command(tmp_path):
+    started = []
+
+    def start(*options: str, **keywords) -> Command:
+        started.append(Command(tmp_path, *options, **keywords))
+        return started[-1]
+
+    yield start
+    for one in started:
+        for pid in [*one.children(), *([one.process.pid] if one.process.poll() is None else [])]:
+            os.kill(pid, signal.SIGKILL)
+        one.process.wait()
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("short_run")
+    run = Command(folder, *SMALL, "--max-steps", "1000", "--eval-interval", "0")
+    assert run.process.wait(timeout=120) == 0, run.text()
+    assert "episode reward" in run.text()
+    return folder
+
+
+@pytest.fixture
+def trained(short_run, tmp_path) -> Path:
+    """A folder with the files of a short run that was evaluated at least once."""
+    shutil.copytree(short_run, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_all_processes_and_everything_is_saved(tmp_path, command, number):
+    run = command(*SMALL)
+    run.wait_for(run.learning)
+    assert len(run.children("Train Agent: ")) == 2
+    assert len(run.children("Test Agent")) == 1
+    assert run.interrupt(number) < 10
+    assert run.process.returncode == 0
+    run.wait_for(lambda: not run.children(), 5)
+    assert "Traceback" not in run.text()
+    saved = checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")
+    assert saved["steps"] > 0
+    _, description = checkpoint.load_model(tmp_path / "trained_models/Pong-v0.dat")
+    assert description["agent_steps"] <= saved["steps"]
+    assert f"agent steps {saved['steps']}, stopped" in (tmp_path / "logs/Pong-v0_log").read_text()
+
+
+@pytest.mark.parametrize("delay", [0.5, 2.5, 3.5])  # seconds: any moment, none to wait for
+def test_ctrl_c_during_start_up_stops_without_traceback(trained, command, delay):
+    before = (trained / "trained_models/Pong-v0.dat").read_bytes()
+    run = command(*SMALL)
+    time.sleep(delay)
+    assert run.interrupt() < 10
+    assert run.process.returncode == 0
+    assert "Traceback" not in run.text()
+    run.wait_for(lambda: not run.children(), 5)
+    if "anything was learned" in run.text():  # a slip of the keyboard costs nothing
+        assert (trained / "trained_models/Pong-v0.dat").read_bytes() == before
+
+
+def test_a_second_ctrl_c_ends_at_once(command):
+    run = command(*SMALL)
+    run.wait_for(lambda: len(run.children("Train Agent: ")) == 2 and run.children("Test Agent"))
+    os.kill(run.children("Test Agent")[0], signal.SIGSTOP)  # this one cannot end by itself
+    run.process.send_signal(signal.SIGINT)
+    run.wait_for(lambda: not run.children("Train Agent: "))  # the first one has arrived
+    assert run.interrupt() < 2
+    assert run.process.returncode == 128 + signal.SIGINT
+    run.wait_for(lambda: not run.children(), 5)
+
+
+def test_an_ignored_hang_up_stays_ignored(command):
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        run = command(*SMALL)
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    run.wait_for(lambda: len(run.children("Train Agent: ")) == 2)
+    run.process.send_signal(signal.SIGHUP)
+    run.wait_for(run.learning)
+    assert run.process.poll() is None
+
+
+def test_a_killed_worker_and_a_killed_test_process_are_replaced(command):
+    run = command(*SMALL)
+    run.wait_for(run.learning)
+    for title in ("Train Agent: 1", "Test Agent"):
+        victims = run.children(title)
+        assert len(victims) == 1
+        os.kill(victims[0], signal.SIGKILL)
+        run.wait_for(lambda t=title, v=victims: run.children(t) not in ([], v))
+    assert "worker 1 died, exit code -9; starting another" in run.text()
+    assert run.interrupt() < 10
+    assert run.process.returncode == 0
+
+
+def test_a_run_whose_processes_keep_dying_saves_and_ends_with_an_error(tmp_path, command):
+    run = command(*SMALL)
+    run.wait_for(run.learning)
+    killed = set()
+
+    def kill_again():
+        for pid in set(run.children("Train Agent: 0")) - killed:
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        return run.process.poll() is not None
+
+    run.wait_for(kill_again, 120)
+    assert run.process.returncode == 1
+    assert len(killed) == main.MAX_REPLACEMENTS + 1
+    assert "giving up" in run.text()
+    assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
+
+
+def test_without_its_main_process_no_child_lives_or_writes(tmp_path, command):
+    run = command(*SMALL, "--eval-interval", "0")
+    run.wait_for(lambda: "episode reward" in run.text())
+    run.process.kill()
+    run.process.wait()
+    run.wait_for(lambda: not run.children("T"), 10)
+
+    def files():
+        return {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+
+    before = files()
+    run.wait_for(lambda: not run.children(), 10)
+    assert files() == before
+
+
+def test_a_second_run_on_the_same_files_is_refused(tmp_path, command):
+    first = command(*SMALL)
+    first.wait_for(first.learning)
+    second = command(*SMALL)
+    assert second.process.wait(timeout=30) == 2
+    assert second.text().count("\n") == 1
+    assert "another run is writing" in second.text()
+    assert first.interrupt() < 10
+    assert first.process.returncode == 0
+
+
+def test_a_fresh_run_renames_the_files_of_the_one_before(trained, command):
+    models, logs = trained / "trained_models", trained / "logs"
+    before = {
+        new: (folder / old).read_bytes()
+        for folder, old, new in [
+            (models, "Pong-v0.dat", "Pong-v0.old-1.dat"),
+            (models, "Pong-v0.json", "Pong-v0.old-1.json"),
+            (models, "Pong-v0.ckpt", "Pong-v0.old-1.ckpt"),
+            (logs, "Pong-v0_log", "Pong-v0_log.old-1"),
+            (logs, "Pong-v0.csv", "Pong-v0.old-1.csv"),
+        ]
+    }
+    run = command(*SMALL, "--max-steps", "100")
+    assert run.process.wait(timeout=120) == 0
+    assert "is now Pong-v0.old-1.dat" in run.text()
+    for name, content in before.items():
+        folder = models if (models / name).exists() else logs
+        assert (folder / name).read_bytes() == content
+
+
+def test_resume_restores_everything_exactly(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    saved = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))
+    args, resumed = main.parse(["--resume", "--max-steps", "9000"])
+    assert (args.hidden_size, args.num_steps, args.max_steps) == (16, 5, 9000)
+    run = main.Run(args, resumed)
+    assert run.server.steps == saved["steps"] >= 1000
+    assert float(run.server.evaluation[BEST_SCORE]) == saved["best_score"]
+    run.save()
+    again = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))
+    for key in ("steps", "best_score", "normalizer"):
+        assert again[key] == saved[key]
+    assert again["seconds"] == pytest.approx(saved["seconds"], abs=30)
+    assert again["seconds"] >= saved["seconds"]
+    for name, tensor in saved["model"].items():
+        assert torch.equal(again["model"][name], tensor)
+    assert saved["optimizer"]["state"][0]["exp_avg_sq"].count_nonzero() > 0
+    for name, tensor in saved["optimizer"]["state"][0].items():
+        assert torch.equal(again["optimizer"]["state"][0][name], tensor)
+
+
+def test_a_resumed_run_appends_to_log_and_csv_and_drops_newer_rows(trained, command):
+    csv, log = trained / "logs/Pong-v0.csv", trained / "logs/Pong-v0_log"
+    rows, lines = csv.read_text(), log.read_text()
+    steps = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")["steps"]
+    csv.write_text(rows + f"99.0,{steps + 1},5.0,10\r\n7.5,{steps}")  # newer; torn
+    run = command("--resume", "--max-steps", str(steps + 200), "--workers", "1")
+    assert run.process.wait(timeout=120) == 0, run.text()
+    assert csv.read_text().startswith(rows)
+    assert f",{steps + 1},5.0" not in csv.read_text()
+    assert log.read_text().startswith(lines)
+    assert f"resumed at agent step {steps}" in log.read_text()
+    again = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")
+    assert steps + 200 <= again["steps"] <= steps + 210
+
+
+def test_each_worker_s_own_optimizer_is_saved_and_resumed_as_a_list(tmp_path, monkeypatch, command):
+    run = command(*SMALL, "--max-steps", "200", "--shared-optimizer", "False")
+    assert run.process.wait(timeout=120) == 0, run.text()
+    monkeypatch.chdir(tmp_path)
+    saved = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["optimizer"]
+    assert len(saved) == 2
+    assert not torch.equal(saved[0]["state"][0]["exp_avg"], saved[1]["state"][0]["exp_avg"])
+    resumed = main.Run(*main.parse(["--resume", "--max-steps", "9000"]))
+    for optimizer, state in zip(resumed.server.optimizers, saved, strict=True):
+        own = optimizer.state_dict()["state"][0]
+        assert all(torch.equal(own[name], state["state"][0][name]) for name in own)
+
+
+def test_the_suite_works_where_processes_can_only_be_spawned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "START_METHOD", "spawn")
+    assert main.main([*SMALL, "--max-steps", "100"], StopSignal()) == 0
+    assert checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["steps"] >= 100
