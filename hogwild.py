@@ -9,6 +9,7 @@ Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learn
 """
 
 import copy
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,23 @@ from torch import Tensor, nn
 
 STEPS, UPDATES, GAMES = range(3)  # columns of a worker's counters
 EVALUATIONS, LAST_SCORE, BEST_SCORE = range(3)  # slots of the test process
+
+
+SHARED_MEMORY = "/dev/shm"  # where Linux keeps it
+SPARE_SHARED_MEMORY = 2**20  # bytes, for counters and the like
+
+
+def require_shared_memory(size: int) -> None:
+    """ValueError if there are not `size` bytes: writing past the end would be a bus error."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return  # macOS and Windows take it from the ordinary memory
+    status = os.statvfs(SHARED_MEMORY)
+    free = status.f_bavail * status.f_frsize
+    if size + SPARE_SHARED_MEMORY > free:
+        raise ValueError(
+            f"the run needs {size / 2**20:.0f} MB of shared memory, but {SHARED_MEMORY} has "
+            f"{free / 2**20:.0f} MB free; a container wants a larger --shm-size"
+        )
 
 
 class Hogwild:
@@ -32,6 +50,7 @@ class Hogwild:
     optimizer_states: state dicts to continue from, one per optimizer.
     first_step, first_second: where a resumed run stands.
     max_steps: agent steps of the whole run after which it stops.
+    ValueError: there is not enough shared memory.
     """
 
     def __init__(
@@ -45,12 +64,22 @@ class Hogwild:
         first_second: float = 0.0,
         max_steps: float = float("inf"),
     ):
-        self.parameter = nn.Parameter(weights.detach().clone().share_memory_())  # (P,)
+        self.parameter = nn.Parameter(weights.detach().clone())  # (P,)
         self.optimizers = [make_optimizer([self.parameter]) for _ in range(num_optimizers)]
         for optimizer, state in zip(self.optimizers, optimizer_states, strict=False):
             # The statistics continue; the options are those of this session.
             options = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({**state, "param_groups": options})
+        require_shared_memory(
+            self.parameter.nbytes
+            + sum(
+                tensor.nbytes
+                for optimizer in self.optimizers
+                for state in optimizer.state.values()
+                for tensor in state.values()
+            )
+        )
+        self.parameter.share_memory_()
         for optimizer in self.optimizers:
             optimizer.share_memory()
         self.counts = torch.zeros(num_workers, 3, dtype=torch.int64).share_memory_()

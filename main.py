@@ -86,13 +86,13 @@ def build_parser() -> LineParser:
     )
     add_truth(run, "--resume", default=False, help="continue the run of --save-model-dir")
     add_truth(
-        run, "-l", "--load", default=False,
+        run, "-ld", "--load", default=False,
         help="start from the weights in --load-model-dir, with a new optimizer at step 0",
     )
 
     learning = parser.add_argument_group("learning")
     learning.add_argument(
-        "-lr", "--lr", type=positive_float, metavar="LR",
+        "-l", "--lr", type=positive_float, metavar="LR",
         help="learning rate; default 0.0001 with Adam, 0.0007 with RMSprop",
     )
     learning.add_argument(
@@ -208,6 +208,7 @@ class Run:
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": checkpoint.versions(),
         }
+        torch.set_num_threads(1)
         torch.manual_seed(args.seed)
         self.model = A3Clstm(len(actions), args.hidden_size)
         normalizer = [0.0, 0.0, 0.0]
@@ -418,6 +419,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     args = parser.parse_args(argv)
     if not args.resume:
         return args, None
+    if args.load:
+        raise ValueError("--resume brings back its own weights; leave out --load")
     spec = parse_env_id(args.env)
     path = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir).checkpoint
     resumed = checkpoint.load_checkpoint(path)
@@ -444,6 +447,13 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
     else:
         for name, value in vars(run.args).items():
             logger.info(f"{name}: {value}")
+    cores = available_cores()
+    if run.args.workers > cores:
+        games = run.args.workers * run.args.envs_per_worker
+        logger.info(
+            f"{run.args.workers} workers on {cores} cores: as many games play faster with "
+            f"--workers {cores} --envs-per-worker {-(-games // cores)}"
+        )
     processes = Processes(run, stop_signal)
     healthy = False
     try:
@@ -481,6 +491,8 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             return 0
         for folder in (args.save_model_dir, args.log_dir):
             os.makedirs(folder, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise ValueError(f"{folder}: no permission to write")
         lock = filelock.FileLock(run.files.lock, blocking=False)
         lock.acquire()
     except filelock.Timeout:

@@ -1,0 +1,312 @@
+"""Every option of main.py changes what it says it changes; wrong input ends with one clear line."""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import checkpoint
+import main
+from hogwild import Hogwild
+from train import train
+from utils import StopSignal, available_cores
+
+CONFIG = str(Path(main.__file__).with_name("config.json"))
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def build(*options: str) -> main.Run:
+    """What main.py builds for these options, without a process or a file."""
+    return main.Run(*main.parse(["--env-config", CONFIG, "--hidden-size", "16", *options]))
+
+
+class Recorder(Hogwild):
+    """Keeps what a worker pushes; stops after `updates` of them."""
+
+    def watch(self, updates: int) -> "Recorder":
+        self.updates, self.pushed = updates, []
+        return self
+
+    def push(self, gradient, rank, lr=None):
+        super().push(gradient, rank, lr)
+        self.pushed.append(gradient.clone())
+        if len(self.pushed) == self.updates:
+            self.stop()
+
+
+def gradients(*options: str, rank: int = 0) -> list[torch.Tensor]:
+    """The first three gradients of a worker of `main.py --env Breakout-v0` with these options."""
+    run = build("--env", "Breakout-v0", "--num-steps", "20", "--workers", "2", *options)
+    run.server.__class__ = Recorder
+    train(rank, run.args, run.server.watch(3), run.make_env)
+    return run.server.pushed
+
+
+@functools.cache
+def default_gradients() -> list[torch.Tensor]:
+    return gradients()
+
+
+def test_equal_options_give_equal_gradients():
+    for a, b in zip(gradients(), default_gradients(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--gamma", "0.5"),
+        ("-g", "0.5"),
+        ("--tau", "0.5"),
+        ("-t", "0.5"),
+        ("--entropy-coef", "0.5"),
+        ("-ec", "0.5"),
+        ("--value-coef", "0.1"),
+        ("-vc", "0.1"),
+        ("--seed", "2"),
+        ("-s", "2"),
+        ("--max-grad-norm", "0.01"),
+        ("--envs-per-worker", "2"),
+        ("--lr", "0.1"),
+        ("-l", "0.1"),
+        ("--distributed-step-size", "0.1", "0.2"),
+        ("-dss", "0.1", "0.2"),
+        ("--optimizer", "RMSprop"),
+        ("-o", "RMSprop"),
+        ("--max-episode-length", "10"),
+        ("-mel", "10"),
+        ("--num-steps", "10"),
+        ("-ns", "10"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_of_learning_changes_the_gradients(options):
+    pairs = zip(gradients(*options), default_gradients(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_workers_play_different_games():
+    pairs = zip(gradients(rank=1), default_gradients(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_gradient_is_scaled_down_to_max_grad_norm():
+    for gradient in gradients("--max-grad-norm", "0.01"):
+        assert float(gradient.norm()) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_count_lives_ends_training_episodes():
+    # Breakout's ball is lost soon; with one game per worker a rollout stops there.
+    def steps_of_a_rollout(value):
+        run = build("--env", "Breakout-v0", "--num-steps", "150", "--count-lives", value)
+        run.server.__class__ = Recorder
+        train(0, run.args, run.server.watch(1), run.make_env)
+        return run.server.steps
+
+    assert steps_of_a_rollout("False") >= 150 > steps_of_a_rollout("True")
+
+
+@pytest.mark.parametrize(
+    ("options", "attribute", "expected"),
+    [
+        ((), "load", False),
+        (("--load",), "load", True),
+        (("-ld", "True"), "load", True),
+        (("--load", "False"), "load", False),
+        (("--load", "false"), "load", False),
+        (("-ld", "0"), "load", False),
+        ((), "shared_optimizer", True),
+        (("--shared-optimizer", "False"), "shared_optimizer", False),
+        (("-so", "False"), "shared_optimizer", False),
+        (("--count-lives",), "count_lives", True),
+        (("--count-lives", "False"), "count_lives", False),
+        (("-a",), "amsgrad", True),
+        (("--amsgrad", "True"), "amsgrad", True),
+        (("-sm",), "save_max", True),
+        (("-w", "5"), "workers", 5),
+        ((), "workers", available_cores()),
+        (("-ev", "Breakout-v4"), "env", "Breakout-v4"),
+        (("-lg", "x"), "log_dir", "x"),
+        (("-lmd", "x"), "load_model_dir", "x"),
+        (("-smd", "x"), "save_model_dir", "x"),
+        (("-evc", "x"), "env_config", "x"),
+        (("-hs", "7"), "hidden_size", 7),
+    ],
+)
+def test_truth_values_and_short_forms_are_understood(options, attribute, expected):
+    assert getattr(main.build_parser().parse_args(options), attribute) == expected
+
+
+def test_every_option_is_documented_with_a_default_or_a_unit(capsys):
+    with pytest.raises(SystemExit):
+        main.build_parser().parse_args(["--help"])
+    text = capsys.readouterr().out
+    for action in main.build_parser()._actions:
+        assert action.help, action.option_strings
+        assert action.option_strings[-1] in text
+    for group in ("run:", "learning:", "environment:", "evaluation and files:"):
+        assert f"\n{group}\n" in text
+
+
+def test_the_optimizer_options_make_that_optimizer():
+    adam = build().server.optimizers
+    assert [type(o).__name__ for o in adam] == ["SharedAdam"]
+    assert adam[0].param_groups[0]["lr"] == 1e-4
+    assert adam[0].param_groups[0]["eps"] == 1e-3
+    rmsprop = build("-o", "RMSprop").server.optimizers[0]
+    assert (type(rmsprop).__name__, rmsprop.param_groups[0]["lr"]) == ("SharedRMSprop", 7e-4)
+    assert build("-l", "0.5").server.optimizers[0].param_groups[0]["lr"] == 0.5
+    assert "max_exp_avg_sq" in next(iter(build("-a").server.optimizers[0].state.values()))
+    assert len(build("-so", "False", "-w", "3").server.optimizers) == 3
+    assert len(build("-w", "3").server.counts) == 3
+
+
+def test_hidden_size_is_the_number_of_lstm_units():
+    assert build("--hidden-size", "24").model.lstm.hidden_size == 24
+
+
+def test_skip_rate_is_the_number_of_frames_per_step():
+    for skip_rate in (2, 6):
+        env = build("--env", "PongNoFrameskip-v4", "--skip-rate", str(skip_rate)).make_env()
+        _, info = env.reset(seed=1)
+        before = info["frame_number"]
+        assert env.step(0)[-1]["frame_number"] - before == skip_rate
+
+
+def test_env_config_is_the_crop_table():
+    Path("crops.json").write_text(json.dumps({"Default": {"crop1": 0, "crop2": 50}}))
+    a, _ = build().make_env().reset(seed=1)
+    b, _ = build("--env-config", "crops.json").make_env().reset(seed=1)
+    assert (a != b).any()
+
+
+def test_load_starts_from_the_weights_and_normaliser_of_load_model_dir():
+    first = build()
+    description = checkpoint.describe(first.description, 1, 1.0, [5.0, 80.0, 40.0], 2.5)
+    Path("there").mkdir()
+    checkpoint.save_model(Path("there/Pong-v0.dat"), first.model.state_dict(), description)
+    second = build("--seed", "2", "--load", "--load-model-dir", "there")
+    assert torch.equal(second.server.parameter, first.server.parameter)
+    assert second.server.normalizer().tolist() == [5.0, 80.0, 40.0]
+    assert not torch.equal(build("--seed", "2").server.parameter, first.server.parameter)
+
+
+def test_files_go_to_the_folders_of_the_options():
+    files = build("-smd", "models", "-lg", "records", "--env", "ALE/Pong-v5").files
+    assert files.model == Path("models/ALE-Pong-v5.dat")
+    assert files.checkpoint == Path("models/ALE-Pong-v5.ckpt")
+    assert files.log == Path("records/ALE-Pong-v5_log")
+    assert files.csv == Path("records/ALE-Pong-v5.csv")
+
+
+def test_max_steps_stops_workers_by_themselves():
+    run = build("--max-steps", "37", "--num-steps", "5")
+    train(0, run.args, run.server, run.make_env)
+    assert run.server.steps == 37
+
+
+def refuse(capsys, *options: str) -> str:
+    """The line with which main.py ends; nothing is on disk afterwards that was not before."""
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    try:
+        code = main.main(["--env-config", CONFIG, *options], StopSignal())
+    except SystemExit as end:  # argparse
+        code = end.code
+    out, error = capsys.readouterr()
+    assert code not in (0, None)
+    assert out == ""
+    assert error.startswith("main.py: error: ")
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+    return error
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--env", "Pog-v0"), "Pong-v0"),
+        (("--env", "Joust-v0"), "players"),
+        (("--env", "Pong-ram-v0"), "screen"),
+        (("--env", "CartPole-v1"), "nearest"),
+        (("--workers", "0"), "'0' is not a whole number above 0"),
+        (("--workers", "-2"), "'-2'"),
+        (("--workers", "2.5"), "'2.5'"),
+        (("--envs-per-worker", "0"), "'0'"),
+        (("--num-steps", "0"), "'0'"),
+        (("--max-episode-length", "0"), "'0'"),
+        (("--max-steps", "-1"), "'-1'"),
+        (("--skip-rate", "0"), "'0'"),
+        (("--hidden-size", "0"), "'0'"),
+        (("--eval-episodes", "0"), "'0'"),
+        (("--eval-interval", "-1"), "'-1'"),
+        (("--max-minutes", "0"), "'0'"),
+        (("--seed", "-1"), "'-1'"),
+        (("--lr", "nan"), "'nan'"),
+        (("--lr", "-1"), "'-1'"),
+        (("--lr", "0"), "'0'"),
+        (("--lr", "inf"), "'inf'"),
+        (("--distributed-step-size", "0.1", "nan"), "'nan'"),
+        (("--gamma", "1.5"), "'1.5'"),
+        (("--gamma", "nan"), "'nan'"),
+        (("--tau", "-0.1"), "'-0.1'"),
+        (("--max-grad-norm", "0"), "'0'"),
+        (("--entropy-coef", "nan"), "'nan'"),
+        (("--target-score", "nan"), "'nan'"),
+        (("--optimizer", "SGD"), "SGD"),
+        (("--load", "maybe"), "'maybe'"),
+        (("--no-such-option",), "--no-such-option"),
+        (("--env-config", "missing.json"), "missing.json"),
+        (("--resume",), "Pong-v0.ckpt"),
+        (("--resume", "--load"), "--load"),
+        (("--load",), "Pong-v0.dat"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_input_is_refused_with_one_line(capsys, options, word):
+    assert word in refuse(capsys, *options)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"Pong": {"crop1": 1, "crop2": 2}}', '{"Default": {"crop1": 34, "crop2": 900}}'],
+)
+def test_a_broken_crop_table_is_refused_with_one_line(capsys, content):
+    Path("crops.json").write_text(content)
+    refuse(capsys, "--env-config", "crops.json")
+
+
+@pytest.mark.parametrize("ending", [".dat", ".ckpt"])
+@pytest.mark.parametrize("content", [b"", b"random bytes \x00\xff" * 99])
+def test_a_file_that_cannot_be_loaded_is_refused_with_one_line(capsys, ending, content):
+    Path("trained_models").mkdir()
+    Path(f"trained_models/Pong-v0{ending}").write_bytes(content)
+    refuse(capsys, "--load" if ending == ".dat" else "--resume")
+
+
+def test_a_model_for_other_actions_or_another_size_is_refused_with_one_line(capsys):
+    other = build("--env", "Breakout-v0")
+    Path("trained_models").mkdir()
+    checkpoint.save_model(Path("trained_models/Pong-v0.dat"), other.model.state_dict(), {})
+    assert "actor_linear.weight" in refuse(capsys, "--load", "--hidden-size", "16")
+    assert "lstm.weight_ih" in refuse(capsys, "--load", "--hidden-size", "8")
+
+
+def test_folders_that_cannot_be_written_are_refused_with_one_line(capsys):
+    Path("file").write_text("")
+    assert "file" in refuse(capsys, "--save-model-dir", "file/models")
+    assert "file" in refuse(capsys, "--log-dir", "file")
+
+
+def test_too_little_shared_memory_is_one_line(capsys, tmp_path, monkeypatch):
+    import hogwild
+
+    monkeypatch.setattr(hogwild, "SPARE_SHARED_MEMORY", 2**60)  # more than any machine has
+    if sys.platform == "linux":
+        assert "shared memory" in refuse(capsys)
