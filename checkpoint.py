@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -44,7 +45,11 @@ class Files(NamedTuple):
 
     def existing(self) -> list[Path]:
         """Files of an earlier run."""
-        kept = self.model.parent.glob(f"{glob.escape(self.model.stem)}.step-*")
+        kept = (
+            path
+            for path in self.model.parent.glob(f"{glob.escape(self.model.stem)}.step-*")
+            if ".old-" not in path.name  # set aside before
+        )
         paths = (
             self.model, self.model.with_suffix(".json"), self.checkpoint, self.log, self.csv, *kept
         )
@@ -112,7 +117,9 @@ def load_file(path: Path) -> dict:
                 damaged = archive.testzip()  # torch.load does not check the sums
             if damaged:
                 raise ValueError(f"its part {damaged} is damaged")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle of a file that is refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the unpickler fail in any way
         reason = str(error).split("\n")[0].split(". ")[0]
         raise ValueError(f"{path}: not a readable PyTorch file ({reason})") from None
@@ -203,7 +210,8 @@ def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int,
     rows = []
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.reader(file):
+            # A crash may have cut off the last line, even in the middle of a number.
+            for row in csv.reader(line for line in file if line.endswith("\n")):
                 try:
                     seconds, steps, score, length = row
                     row = (float(seconds), int(steps), float(score), int(length))

@@ -120,7 +120,7 @@ def train(
     FloatingPointError: the gradient is not finite; the shared weights are left as they were.
     """
     normalizer = Normalizer(server.normalizers[rank])
-    games = [Game(make_env(), normalizer) for _ in range(args.envs_per_worker)]
+    games = [Game(make_env(), normalizer, reseed=False) for _ in range(args.envs_per_worker)]
     model = A3Clstm(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)
     player = Player(model, games, args.count_lives)

@@ -72,7 +72,7 @@ def _number(convert: Callable[[str], float], accept: Callable[[float], bool], wh
             number = convert(text)
         except ValueError:
             number = math.nan
-        if math.isnan(number) or not accept(number):
+        if number != number or not accept(number):  # nan; math.isnan fails on huge integers
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
         return number
 
@@ -100,13 +100,16 @@ def format_time(seconds: float) -> str:
     return f"{minutes // 60:02d}h {minutes % 60:02d}m {seconds:02d}s"
 
 
-def setup_logger(name: str, path: str, append: bool = True) -> logging.Logger:
-    """Logger that writes each message with its time to the file and to standard output."""
+def setup_logger(name: str, path: str) -> logging.Logger:
+    """Logger that adds each message, with its time, to the file and to standard output."""
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    for handler in logger.handlers[:]:  # of an earlier run in this process
+        logger.removeHandler(handler)
+        handler.close()
     for handler in (
-        logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8"),
+        logging.FileHandler(path, encoding="utf-8"),
         logging.StreamHandler(sys.stdout),
     ):
         handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s"))

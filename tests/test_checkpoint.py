@@ -1,0 +1,644 @@
+"""What a run leaves on disk, and the test process that decides what is kept."""
+
+import csv
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import checkpoint
+import test as test_module
+from checkpoint import Files
+from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, Hogwild
+from model import A3Clstm, flatten_parameters
+from shared_optim import SharedAdam
+
+# ---------------------------------------------------------------------------------------------
+# Atomic writes
+
+
+def test_a_write_that_fails_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "Pong-v0.ckpt"
+    checkpoint.write_atomically(path, lambda file: file.write(b"old"))
+
+    def write(file):
+        file.write(b"new, but not")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint.write_atomically(path, write)
+    assert os.listdir(tmp_path) == ["Pong-v0.ckpt"]
+    assert path.read_bytes() == b"old"
+
+
+def test_until_the_write_is_complete_readers_see_the_old_file(tmp_path):
+    path = tmp_path / "Pong-v0.dat"
+    path.write_bytes(b"old")
+    seen = []
+
+    def write(file):
+        file.write(b"new")
+        file.flush()
+        seen.append(path.read_bytes())
+
+    checkpoint.write_atomically(path, write)
+    assert seen == [b"old"]
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["Pong-v0.dat"]
+
+
+def test_what_cannot_be_pickled_or_renamed_leaves_no_file_behind(tmp_path):
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        checkpoint.write_atomically(
+            tmp_path / "a", lambda file: torch.save({"x": torch.ones(9), "f": lambda: 0}, file)
+        )
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        checkpoint.write_atomically(tmp_path / "folder", lambda file: file.write(b"x"))
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+# ---------------------------------------------------------------------------------------------
+# Weights and their description
+
+
+def small_weights(value: float = 1.0) -> dict[str, torch.Tensor]:
+    names = {"lstm.weight_hh": (8, 2), "actor_linear.weight": (3, 2)}
+    return {name: torch.full(shape, value) for name, shape in names.items()}
+
+
+def test_saved_weights_come_back_with_their_description(tmp_path):
+    path = tmp_path / "Pong-v0.dat"
+    description = checkpoint.describe({"env": "Pong-v0"}, 70, 12.34, (5.0, 90.0, 30.0), -2.5)
+    checkpoint.save_model(path, small_weights(), description)
+    assert sorted(os.listdir(tmp_path)) == ["Pong-v0.dat", "Pong-v0.json"]
+    state_dict, found = checkpoint.load_model(path)
+    assert state_dict.keys() == small_weights().keys()
+    assert all(torch.equal(state_dict[name], t) for name, t in small_weights().items())
+    assert found == {
+        "env": "Pong-v0",
+        "agent_steps": 70,
+        "seconds": 12.3,
+        "score": -2.5,
+        "normalizer": {"count": 5.0, "mean": 90.0, "std": 30.0},
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def test_views_of_one_vector_are_saved_as_tensors_of_their_own(tmp_path):
+    """Or each file would hold the whole vector, and loading would tie the tensors together."""
+    path = tmp_path / "Pong-v0.dat"
+    model = A3Clstm(3, 2)
+    weights, _ = flatten_parameters(model)
+    checkpoint.save_model(path, model.state_dict(), {})
+    state_dict = checkpoint.load_file(path)
+    for tensor in state_dict.values():
+        assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
+    assert path.stat().st_size < 4 * len(weights) + 10_000
+
+
+def test_a_description_of_other_weights_is_not_used(tmp_path):
+    path = tmp_path / "Pong-v0.dat"
+    checkpoint.save_model(path, small_weights(1.0), {"normalizer": "of the first"})
+    torch.save(small_weights(2.0), path)  # a crash before the description was written
+    state_dict, description = checkpoint.load_model(path)
+    assert description is None
+    assert state_dict["lstm.weight_hh"][0, 0] == 2.0
+    path.with_suffix(".json").write_text("[1, 2]")
+    assert checkpoint.load_model(path)[1] is None
+    path.with_suffix(".json").unlink()
+    assert checkpoint.load_model(path)[1] is None
+
+
+def test_a_description_that_is_not_json_is_one_line(tmp_path):
+    path = tmp_path / "Pong-v0.dat"
+    checkpoint.save_model(path, small_weights(), {})
+    path.with_suffix(".json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match=r"^\S+Pong-v0\.json: not valid JSON$"):
+        checkpoint.load_model(path)
+
+
+# ---------------------------------------------------------------------------------------------
+# Loading
+
+UNREADABLE = {
+    "empty": b"",
+    "text": b"these are\nno weights\n",
+    "noise": bytes(range(256)) * 20,
+    "zip without content": b"PK\x05\x06" + bytes(18),
+    "pickle of an int": b"\x80\x02K\x01.",
+    "zeros": bytes(4096),
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_an_unreadable_file_is_one_line_and_no_warning(tmp_path, content, recwarn):
+    path = tmp_path / "Pong-v0.dat"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a readable PyTorch file") as caught:
+        checkpoint.load_file(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.__suppress_context__  # no chain of tracebacks
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_a_missing_file_and_a_folder_are_one_line(tmp_path):
+    for path in (tmp_path / "Pong-v0.dat", tmp_path):
+        with pytest.raises(ValueError, match=r"^\S+: no such file$"):
+            checkpoint.load_file(path)
+
+
+def test_every_truncation_of_a_file_is_refused(tmp_path):
+    path = tmp_path / "Pong-v0.dat"
+    torch.save(small_weights(), path)
+    content = path.read_bytes()
+    assert checkpoint.load_file(path).keys() == small_weights().keys()
+    for length in range(0, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="not a readable PyTorch file"):
+            checkpoint.load_file(path)
+
+
+def test_a_flipped_bit_in_any_tensor_is_refused(tmp_path):
+    path = tmp_path / "Pong-v0.dat"
+    weights = {name: torch.full((64,), float(i)) for i, name in enumerate("abc", start=3)}
+    torch.save(weights, path)
+    content = path.read_bytes()
+    for tensor in weights.values():
+        position = content.index(tensor.numpy().tobytes()) + 100
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            checkpoint.load_file(path)
+
+
+def test_a_checkpoint_of_something_else_is_one_line(tmp_path):
+    path = tmp_path / "Pong-v0.ckpt"
+    keys = ("model", "optimizer", "steps", "seconds", "best_score", "normalizer", "args")
+    torch.save(dict.fromkeys(keys, 1), path)
+    assert checkpoint.load_checkpoint(path).keys() == set(keys)
+    for key in keys:
+        torch.save({other: 1 for other in keys if other != key}, path)
+        with pytest.raises(ValueError, match=f"^\\S+: no checkpoint .*'{key}' is missing.$"):
+            checkpoint.load_checkpoint(path)
+
+
+# ---------------------------------------------------------------------------------------------
+# File names; setting aside
+
+
+def test_files_are_named_after_the_environment():
+    files = Files.of("ALE-Pong-v5", "models", "logs")
+    assert [str(path) for path in files] == [
+        str(Path("models", "ALE-Pong-v5.dat")),
+        str(Path("models", "ALE-Pong-v5.ckpt")),
+        str(Path("models", "ALE-Pong-v5.lock")),
+        str(Path("logs", "ALE-Pong-v5_log")),
+        str(Path("logs", "ALE-Pong-v5.csv")),
+    ]
+    assert files.kept(120) == Path("models", "ALE-Pong-v5.step-120.dat")
+
+
+RUN_FILES = [
+    "Pong-v0.dat", "Pong-v0.json", "Pong-v0.ckpt", "Pong-v0_log", "Pong-v0.csv",
+    "Pong-v0.step-9.dat", "Pong-v0.step-9.json",
+]  # fmt: skip
+
+
+def aside(number: int) -> set[str]:
+    n = number
+    return {
+        f"Pong-v0.old-{n}.dat", f"Pong-v0.old-{n}.json", f"Pong-v0.old-{n}.ckpt",
+        f"Pong-v0_log.old-{n}", f"Pong-v0.old-{n}.csv",
+        f"Pong-v0.step-9.old-{n}.dat", f"Pong-v0.step-9.old-{n}.json",
+    }  # fmt: skip
+
+
+def test_files_of_earlier_runs_are_set_aside_under_new_numbers(tmp_path):
+    files = Files.of("Pong-v0", str(tmp_path), str(tmp_path))
+    others = {"PongDeterministic-v4.dat", "Pong-v0_mon_log", "Pong-v4.step-9.dat", "Pong-v0.lock"}
+    for name in others:
+        (tmp_path / name).write_text(name)
+    for number in (1, 2, 3):
+        for name in RUN_FILES:
+            (tmp_path / name).write_text(f"{name} of run {number}")
+        renamed = checkpoint.set_aside(files.existing())
+        assert {old.name for old, _ in renamed} == set(RUN_FILES)
+        assert {new.name for _, new in renamed} == aside(number)
+        assert not files.existing()
+    assert set(os.listdir(tmp_path)) == others | aside(1) | aside(2) | aside(3)
+    assert (tmp_path / "Pong-v0.old-2.dat").read_text() == "Pong-v0.dat of run 2"
+    assert (tmp_path / "Pong-v0.step-9.old-1.dat").read_text() == "Pong-v0.step-9.dat of run 1"
+
+
+def test_one_number_for_all_files_of_a_run(tmp_path):
+    files = Files.of("Pong-v0", str(tmp_path), str(tmp_path))
+    (tmp_path / "Pong-v0.old-1.csv").write_text("only the rows were kept")
+    for name in ("Pong-v0.dat", "Pong-v0.csv"):
+        (tmp_path / name).write_text("")
+    checkpoint.set_aside(files.existing())
+    found = set(os.listdir(tmp_path))
+    assert found == {"Pong-v0.old-1.csv", "Pong-v0.old-2.dat", "Pong-v0.old-2.csv"}
+
+
+def test_nothing_to_set_aside_renames_nothing(tmp_path):
+    assert Files.of("Pong-v0", str(tmp_path), str(tmp_path)).existing() == []
+    assert checkpoint.set_aside([]) == []
+
+
+# ---------------------------------------------------------------------------------------------
+# CSV
+
+ROWS = [(1.5, 100, -21.0, 1000), (2.5, 200, -20.5, 1100), (3.5, 300, 3.0, 12345)]
+
+
+def test_csv_rows_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "Pong-v0.csv"
+    assert checkpoint.read_csv(path) == []
+    checkpoint.append_csv(path, ROWS[:1])
+    checkpoint.append_csv(path, ROWS[1:])
+    assert checkpoint.read_csv(path) == ROWS
+    with open(path, newline="") as file:
+        table = list(csv.reader(file))
+    assert table[0] == ["seconds", "agent_steps", "score", "length"]
+    assert len(table) == 4
+
+
+@pytest.mark.parametrize("missing", range(1, len("3.5,300,3.0,12345\r\n") + 1))
+def test_a_row_that_a_crash_cut_off_is_dropped(tmp_path, missing):
+    path = tmp_path / "Pong-v0.csv"
+    checkpoint.append_csv(path, ROWS)
+    os.truncate(path, path.stat().st_size - missing)
+    found = checkpoint.read_csv(path)
+    # With but the end of its line missing, the row is complete and may be kept.
+    assert found == ROWS[:2] or (missing <= 2 and found == ROWS)
+
+
+def test_rows_newer_than_a_step_are_dropped(tmp_path):
+    path = tmp_path / "Pong-v0.csv"
+    checkpoint.append_csv(path, ROWS)
+    assert checkpoint.read_csv(path, up_to_step=200) == ROWS[:2]
+    assert checkpoint.read_csv(path, up_to_step=199) == ROWS[:1]
+    checkpoint.rewrite_csv(path, checkpoint.read_csv(path, up_to_step=200))
+    assert checkpoint.read_csv(path) == ROWS[:2]
+    checkpoint.append_csv(path, ROWS[2:])
+    assert checkpoint.read_csv(path) == ROWS
+    assert path.read_text().count("seconds") == 1
+    assert os.listdir(tmp_path) == ["Pong-v0.csv"]
+
+
+# ---------------------------------------------------------------------------------------------
+# The test process
+
+ACTIONS = ["NOOP", "FIRE", "RIGHT"]
+STATISTICS = (50.0, 90.0, 30.0)
+PER_EVALUATION = 2
+
+
+class Planned(gym.Env):
+    """A game whose score and length are planned; `run` counts what all environments play."""
+
+    action_space = gym.spaces.Discrete(3)
+    fire_action = None
+
+    def __init__(self, run: "Evaluations"):
+        self.run = run
+
+    def reset(self, *, seed=None, options=None):
+        self.number = self.run.started  # of the game, over all evaluations
+        self.run.started += 1
+        self.run.actions.append([])
+        self.time = 0
+        return np.full((80, 80), 90, np.uint8), {"lives": 3}
+
+    def step(self, action):
+        score, length = self.run.plan[self.number]
+        self.run.actions[self.number].append(int(action))
+        self.time += 1
+        self.run.during(self.number, self.time)
+        over = self.time == length
+        if over:
+            self.run.finish()
+        lives = 0 if over else 3 - self.time // 2  # a life every second step
+        picture = np.full((80, 80), 90 + self.time, np.uint8)
+        return picture, score / length, over, False, {"lives": lives}
+
+
+class Evaluations:
+    """A run without workers: calls test.test in this process on games of a plan.
+
+    plan: (score, length) of each game; the run stops when all are over.
+    during(game, time): called in each step of each game.
+    """
+
+    def __init__(self, folder: Path, plan):
+        self.plan = plan
+        self.during: Callable[[int, int], None] = lambda game, time: None
+        self.started = self.finished = 0
+        self.actions: list[list[int]] = []
+        self.args = Namespace(
+            seed=1, hidden_size=4, count_lives=True, eval_episodes=PER_EVALUATION,
+            eval_interval=0.0, save_score_level=None, save_max=False,
+        )  # fmt: skip
+        self.files = Files.of("Planned-v0", str(folder), str(folder))
+        torch.manual_seed(1)
+        self.model = A3Clstm(3, 4)
+        self.weights, _ = flatten_parameters(self.model)
+        self.server = Hogwild(self.weights, SharedAdam, num_workers=2)
+        self.server.normalizers[1] = torch.tensor(STATISTICS, dtype=torch.float64)
+
+    def finish(self) -> None:
+        """A game is over: with the last planned one, the run stops."""
+        self.finished += 1
+        if self.finished == len(self.plan):
+            self.server.stop()
+
+    def play(self) -> None:
+        logger = logging.Logger("test")
+        handler = logging.FileHandler(self.files.log)
+        logger.addHandler(handler)
+        description = {"env": "Planned-v0", "actions": ACTIONS, "count_lives": True}
+        try:
+            test_module.test(
+                self.args, self.server, lambda: Planned(self), self.files, description, logger
+            )
+        finally:
+            handler.close()
+
+    def best(self) -> tuple[torch.Tensor, dict]:
+        """Flat weights in ENV.dat and the description beside it."""
+        return saved_weights(self.files.model)
+
+    def log(self) -> list[str]:
+        return self.files.log.read_text().splitlines()
+
+
+def saved_weights(path: Path) -> tuple[torch.Tensor, dict]:
+    state_dict, description = checkpoint.load_model(path)
+    assert description is not None
+    model = A3Clstm(3, 4)
+    checkpoint.load_weights(path, model, state_dict)
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), description
+
+
+def same_scores(*scores: float) -> list[tuple[float, int]]:
+    """Plan of one evaluation per score, of equal games of two steps."""
+    return [(score, 2) for score in scores for _ in range(PER_EVALUATION)]
+
+
+def numbered_weights(run: Evaluations) -> Callable[[int, int], None]:
+    """Sets all shared weights to e + 1 while evaluation e runs: evaluation e > 0 plays with e."""
+
+    def during(game: int, time: int) -> None:
+        run.server.parameter.data.fill_(game // PER_EVALUATION + 1)
+
+    return during
+
+
+def evaluated(folder: Path, *scores: float, **options) -> Evaluations:
+    """After evaluations with these mean scores; evaluation e > 0 with all weights e."""
+    run = Evaluations(folder, same_scores(*scores))
+    run.during = numbered_weights(run)
+    vars(run.args).update(options)
+    run.play()
+    assert int(run.server.evaluation[EVALUATIONS]) == len(scores)
+    assert run.server.evaluation[LAST_SCORE] == scores[-1]
+    return run
+
+
+def evaluation_kept(run: Evaluations) -> float:
+    """Which evaluation's weights ENV.dat holds."""
+    weights, description = run.best()
+    assert (weights == weights[0]).all()
+    assert description["score"] == run.server.evaluation[BEST_SCORE]
+    return float(weights[0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ((1, 5, 3, 4), 1),
+        ((-21, -20, -19, -20.5), 2),
+        ((-5, -3, 0, 2, 1), 3),
+        ((1, 5, 5, 4), 2),
+        ((-21, -21, -21), 2),
+    ],
+    ids=["positive", "negative", "both signs", "tie", "tie below 0"],
+)
+def test_the_best_weights_are_kept_and_the_newer_win_a_tie(tmp_path, scores, best):
+    run = evaluated(tmp_path, *scores)
+    assert evaluation_kept(run) == best
+    assert run.best()[1]["score"] == scores[best]
+
+
+def test_the_first_evaluation_is_kept_however_bad(tmp_path):
+    run = evaluated(tmp_path, -1000)
+    weights, description = run.best()
+    assert torch.equal(weights, run.weights)
+    assert description["score"] == run.server.evaluation[BEST_SCORE] == -1000
+
+
+def test_nothing_below_the_level_counts_as_best(tmp_path):
+    run = evaluated(tmp_path, -3, -2.5, -1, -2, save_score_level=-2.0)
+    assert evaluation_kept(run) == 2
+    below = tmp_path / "below"
+    below.mkdir()
+    run = evaluated(below, -3, -2.5, save_score_level=-2.0)
+    assert not run.files.model.exists()
+    assert math.isnan(run.server.evaluation[BEST_SCORE])
+    assert len(checkpoint.read_csv(run.files.csv)) == 2 * PER_EVALUATION
+    level = tmp_path / "level"
+    level.mkdir()
+    assert evaluation_kept(evaluated(level, -3, -2, save_score_level=-2.0)) == 1
+
+
+def test_an_earlier_sessions_best_score_must_be_reached(tmp_path):
+    run = Evaluations(tmp_path, same_scores(4, 5))
+    run.server.evaluation[BEST_SCORE] = 5.5
+    run.play()
+    assert not run.files.model.exists()
+    assert run.server.evaluation[BEST_SCORE] == 5.5
+
+
+@pytest.mark.parametrize("save_max", [True, False])
+def test_save_max_keeps_every_new_best_beside_the_current_one(tmp_path, save_max):
+    run = Evaluations(tmp_path, same_scores(-1, 5, 3, 5))
+    set_weights = numbered_weights(run)
+
+    def during(game, time):
+        set_weights(game, time)
+        run.server.counts[0, 0] = 100 * (game // PER_EVALUATION + 1)  # agent steps
+
+    run.during = during
+    run.args.save_max = save_max
+    run.play()
+    kept = {path.name for path in tmp_path.glob("*.step-*")}
+    assert evaluation_kept(run) == 3
+    if not save_max:
+        assert not kept
+        return
+    names = {f"Planned-v0.step-{steps}" for steps in (0, 100, 300)}
+    assert kept == {f"{name}.{ending}" for name in names for ending in ("dat", "json")}
+    for steps, number, score in ((100, 1, 5), (300, 3, 5)):
+        weights, description = saved_weights(run.files.kept(steps))
+        assert (weights == number).all()
+        assert (description["agent_steps"], description["score"]) == (steps, score)
+
+
+def test_what_is_saved_is_what_was_scored(tmp_path):
+    """Weights, steps and normaliser are those of the beginning of the evaluation."""
+    run = Evaluations(tmp_path, same_scores(3))
+
+    def during(game, time):
+        run.server.parameter.data.fill_(99)
+        run.server.counts[0, 0] += 10
+        run.server.normalizers[1] += 1
+
+    run.during = during
+    run.play()
+    weights, description = run.best()
+    assert torch.equal(weights, run.weights)
+    assert description["agent_steps"] == 0
+    assert tuple(description["normalizer"].values()) == STATISTICS
+    assert {row[1] for row in checkpoint.read_csv(run.files.csv)} == {0}
+
+
+def test_one_set_of_weights_plays_whole_games_over_lost_lives(tmp_path):
+    """The shared weights want another action after the first life; the next evaluation obeys."""
+    run = Evaluations(tmp_path, [(6.0, 6)] * (2 * PER_EVALUATION))
+    model = A3Clstm(3, 4)
+    shared = run.server.parameter.data
+
+    def always(action):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+            model.actor_linear.bias[action] = 1.0
+        shared.copy_(torch.nn.utils.parameters_to_vector(model.parameters()).detach())
+
+    always(1)
+
+    def during(game, time):
+        if time == 2:
+            always(2)
+
+    run.during = during
+    run.play()
+    first, second = run.actions[:PER_EVALUATION], run.actions[PER_EVALUATION:]
+    assert first == [[1] * 6] * PER_EVALUATION
+    assert second == [[2] * 6] * PER_EVALUATION
+
+
+def test_the_description_says_what_evaluation_must_know(tmp_path):
+    run = Evaluations(tmp_path, [(-3.0, 2), (-1.0, 4)])
+    run.server.first_step = 700
+    run.play()
+    description = run.best()[1]
+    assert description["env"] == "Planned-v0"
+    assert description["actions"] == ACTIONS
+    assert description["count_lives"] is True
+    assert description["agent_steps"] == 700
+    assert description["score"] == -2.0
+    assert description["normalizer"] == dict(zip(("count", "mean", "std"), STATISTICS, strict=True))
+    assert 0 <= description["seconds"] < 60
+    digest = hashlib.sha256(run.files.model.read_bytes()).hexdigest()
+    assert description["sha256"] == digest
+    assert json.loads(run.files.model.with_suffix(".json").read_text()) == description
+
+
+def test_each_game_is_a_row_of_the_csv(tmp_path):
+    run = Evaluations(tmp_path, [(-3.0, 2), (-1.0, 4), (7.0, 3), (8.0, 1)])
+    run.during = lambda game, time: run.server.counts[0].fill_(50)
+    run.play()
+    rows = checkpoint.read_csv(run.files.csv)
+    assert [row[1:] for row in rows] == [
+        (0, -3.0, 2), (0, -1.0, 4), (50, pytest.approx(7.0), 3), (50, 8.0, 1)
+    ]  # fmt: skip
+    assert all(0 <= row[0] < 60 for row in rows)
+    assert rows[0][0] == rows[1][0] <= rows[2][0]
+
+
+def test_the_log_has_a_line_per_evaluation_with_the_mean_over_all_games(tmp_path):
+    run = Evaluations(tmp_path, [(-3.0, 2), (-1.0, 4), (7.0, 3), (8.0, 5)])
+    checkpoint.append_csv(run.files.csv, [(1.0, 0, 4.0, 9)] * 2)  # of an earlier session
+    run.server.first_second = 3600.0 * 25 + 62
+    run.during = lambda game, time: run.server.counts[0].fill_(50)
+    run.play()
+    pattern = (
+        r"Time (\d\d+h \d\dm \d\ds), episode reward (\S+), episode length (\d+), "
+        r"reward mean (-?\d+\.\d{4}), agent steps (\d+), (\d+\.\d) steps/s"
+    )
+    lines = [re.fullmatch(pattern, line) for line in run.log()]
+    assert len(lines) == 2
+    assert all(lines), run.log()
+    assert lines[0][1].startswith("25h 01m ")  # hours go on past a day
+    assert [line.groups()[1:5] for line in lines] == [
+        ("-2", "3", "1.0000", "0"), ("7.5", "4", f"{19 / 6:.4f}", "50")
+    ]  # fmt: skip
+    assert float(lines[0][6]) > 0  # the 50 steps were played meanwhile
+    assert float(lines[1][6]) == 0
+
+
+@pytest.mark.parametrize("stop_at", [(0, 1), (1, 3), (2, 2), (3, 1)])
+def test_a_stop_ends_the_evaluation_within_a_step_and_records_no_part_of_it(tmp_path, stop_at):
+    run = Evaluations(tmp_path, [(1.0, 4)] * 4)
+
+    def during(game, time):
+        if (game, time) == stop_at:
+            run.server.stop()
+
+    run.during = during
+    run.play()
+    game, time = stop_at
+    complete = game // PER_EVALUATION
+    assert int(run.server.evaluation[EVALUATIONS]) == complete
+    assert len(checkpoint.read_csv(run.files.csv)) == complete * PER_EVALUATION
+    assert len(run.log()) == complete
+    assert run.files.model.exists() == (complete > 0)
+    lengths = [len(actions) for actions in run.actions]
+    assert lengths == [4] * complete * PER_EVALUATION + [time] * PER_EVALUATION
+
+
+def test_a_stop_after_some_games_of_an_evaluation_records_none_of_them(tmp_path):
+    run = Evaluations(tmp_path, [(1.0, 2), (1.0, 6)])
+
+    def during(game, time):
+        if (game, time) == (1, 4):
+            run.server.stop()
+
+    run.during = during
+    run.play()
+    assert run.finished == 1
+    assert int(run.server.evaluation[EVALUATIONS]) == 0
+    assert not run.files.csv.exists()
+    assert not run.files.model.exists()
+    assert run.log() == []
+
+
+def test_a_stop_during_the_pause_ends_at_once(tmp_path):
+    run = Evaluations(tmp_path, same_scores(1))
+    run.args.eval_interval = 3600.0
+    run.play()  # or the test's time-out ends it
+    assert int(run.server.evaluation[EVALUATIONS]) == 1
+
+
+def test_a_run_that_is_already_stopped_plays_nothing(tmp_path):
+    run = Evaluations(tmp_path, same_scores(1))
+    run.server.normalizers.zero_()  # and nobody has seen a picture
+    run.server.stop()
+    run.play()
+    assert run.started == 0
+    assert not run.files.model.exists()
+    assert not run.files.csv.exists()

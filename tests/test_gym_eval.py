@@ -1,0 +1,436 @@
+"""gym_eval.py: what it prints and writes, and how it refuses what it cannot use."""
+
+import json
+import logging
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import checkpoint
+import gym_eval
+from model import A3Clstm
+from utils import StopSignal
+
+PROJECT = Path(gym_eval.__file__).parent
+PONG_ACTIONS = 6
+NORMALIZER = (1000.0, 100.0, 5.0)
+KEYS = {
+    "env", "episodes", "seed", "policy", "mean", "standard_error", "best", "scores", "versions"
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_loggers():
+    """Each evaluation here stands for a process of its own: it begins without log handlers."""
+    yield
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if name.endswith("_mon_log"):
+            for handler in logger.handlers[:]:
+                logger.removeHandler(handler)
+                handler.close()
+
+
+def lively_weights(num_actions: int, hidden_size: int = 32) -> dict[str, torch.Tensor]:
+    """Weights whose most probable action depends on the picture and on what went before."""
+    torch.manual_seed(3)
+    model = A3Clstm(num_actions, hidden_size)
+    with torch.no_grad():
+        model.actor_linear.weight *= 100
+        model.lstm.weight_hh *= 7
+        for name, parameter in model.named_parameters():
+            if name.endswith(("bias", "bias_ih", "bias_hh")):
+                parameter += 0.1 * torch.randn_like(parameter)
+    return model.state_dict()
+
+
+def save(folder: Path, env: str, weights, described: bool = True) -> Path:
+    """Write ENV.dat as training does, or without the description beside it."""
+    path = folder / f"{env}.dat"
+    if described:
+        run = {"env": env, "count_lives": True, "hidden_size": 32, "skip_rate": 4}
+        description = checkpoint.describe(run, 1234, 5.0, NORMALIZER, 1.5)
+        checkpoint.save_model(path, weights, description)
+    else:
+        torch.save(weights, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return lively_weights(PONG_ACTIONS)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, weights):
+    folder = tmp_path_factory.mktemp("trained models")
+    for env in ("Pong-v0", "PongDeterministic-v4", "ALE-Pong-v5"):
+        save(folder, env, weights)
+    save(folder, "Skiing-v0", lively_weights(3))
+    return folder
+
+
+def command_line(models: Path, logs: Path, *options: str) -> list[str]:
+    folders = ["--load-model-dir", str(models), "--log-dir", str(logs)]
+    return [*folders, "--env-config", str(PROJECT / "config.json"), *options]
+
+
+def run(models: Path, logs: Path, *options: str) -> int:
+    try:
+        return gym_eval.main(command_line(models, logs, *options), StopSignal())
+    except SystemExit as error:  # argparse
+        return error.code
+
+
+def summary(logs: Path, name: str = "Pong-v0") -> dict:
+    return json.loads((logs / f"{name}_eval.json").read_text())
+
+
+SHORT = ("--env", "Pong-v0", "--num-episodes", "2", "--max-episode-length", "4")
+FIXED = ("--env", "PongDeterministic-v4", "-ne", "3", "-mel", "4")
+
+
+@pytest.fixture(scope="module")
+def played(models, tmp_path_factory):
+    """Summary of SHORT."""
+    logs = tmp_path_factory.mktemp("short")
+    assert run(models, logs, *SHORT) == 0
+    return summary(logs)
+
+
+@pytest.fixture(scope="module")
+def fixed(models, tmp_path_factory):
+    """Log folder of FIXED, a greedy evaluation of an id without chance."""
+    logs = tmp_path_factory.mktemp("fixed")
+    assert run(models, logs, *FIXED, "--workers", "2") == 0
+    return logs
+
+
+# ---------------------------------------------------------------------------------------------
+# What it prints and writes
+
+
+def test_as_a_program_it_writes_a_line_per_game_and_the_summary(models, played, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "gym_eval.py"), *command_line(models, tmp_path, *SHORT)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(os.listdir(tmp_path)) == ["Pong-v0_eval.json", "Pong-v0_mon_log"]
+    log = (tmp_path / "Pong-v0_mon_log").read_text()
+    assert log == done.stdout
+    assert "1234 agent steps" in log
+    games = re.findall(r" : game (\d+), reward sum: (\S+), length (\d+), reward mean: \S+\n", log)
+    assert sorted(int(index) for index, _, _ in games) == [0, 1]
+    found = summary(tmp_path)
+    assert found.keys() >= KEYS
+    assert found["env"] == "Pong-v0"
+    assert found["episodes"] == len(found["scores"]) == 2
+    assert found["seed"] == 1
+    assert found["policy"] == "greedy"
+    assert found["versions"].keys() >= {"python", "torch", "gymnasium", "ale-py", "numpy"}
+    assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert [float(score) for _, score, _ in sorted(games)] == found["scores"]
+    # The same in this process: nothing depends on the process.
+    assert found == played
+
+
+def test_scores_do_not_depend_on_the_number_of_workers_and_the_summary_is_right(models, tmp_path):
+    """Skiing pays at every step, so that even short games have scores that differ."""
+    options = ("--env", "Skiing-v0", "-ne", "5", "-mel", "4")
+    found = []
+    for workers in ("1", "3", "100"):
+        logs = tmp_path / workers
+        assert run(models, logs, *options, "--seed", "7", "--workers", workers) == 0
+        found.append(summary(logs, "Skiing-v0"))
+    assert found[1] == found[0]
+    assert found[2] == found[0]
+    scores = torch.tensor(found[0]["scores"], dtype=torch.float64)
+    assert len(scores) == found[0]["episodes"] == 5
+    assert len(set(found[0]["scores"])) > 2
+    assert found[0]["lengths"] == [4] * 5
+    assert found[0]["seed"] == 7
+    assert found[0]["mean"] == pytest.approx(scores.mean().item())
+    assert found[0]["best"] == scores.max()
+    assert found[0]["standard_error"] == pytest.approx(scores.std().item() / 5**0.5)
+    log = (logs / "Skiing-v0_mon_log").read_text()
+    expected = f"5 games, mean {found[0]['mean']:.4f} ± {found[0]['standard_error']:.4f} "
+    assert expected in log
+    games = re.findall(r"game (\d+), reward sum: (\S+),", log)
+    assert {int(index): float(score) for index, score in games} == dict(enumerate(scores.tolist()))
+    assert run(models, tmp_path / "seed", *options, "--seed", "8") == 0
+    assert summary(tmp_path / "seed", "Skiing-v0")["scores"] != found[0]["scores"]
+
+
+def test_a_game_without_chance_is_reported_as_one_game_without_an_error(fixed):
+    log = (fixed / "PongDeterministic-v4_mon_log").read_text()
+    assert "one and the same game" in log
+    assert "±" not in log
+    found = summary(fixed, "PongDeterministic-v4")
+    assert found["standard_error"] is None
+    assert found["episodes"] == 3
+    assert len(set(found["actions"])) == 1
+
+
+def test_sampled_actions_differ_from_greedy_ones_and_bring_chance_to_any_game(
+    fixed, models, tmp_path
+):
+    assert run(models, tmp_path, *FIXED, "--stochastic") == 0
+    greedy = summary(fixed, "PongDeterministic-v4")
+    sampled = summary(tmp_path, "PongDeterministic-v4")
+    assert sampled["policy"] == "sampled"
+    assert not set(sampled["actions"]) & set(greedy["actions"])
+    assert len(set(sampled["actions"])) == 3
+    log = (tmp_path / "PongDeterministic-v4_mon_log").read_text()
+    assert "±" in log
+    assert "same game" not in log
+    assert sampled["standard_error"] is not None
+
+
+def test_one_game_has_no_standard_error(models, tmp_path, capsys):
+    assert run(models, tmp_path, "--env", "ALE/Pong-v5", "-ne", "1", "-mel", "2") == 0
+    output = capsys.readouterr().out
+    assert "±" not in output
+    assert "same game" not in output
+    assert summary(tmp_path, "ALE-Pong-v5")["standard_error"] is None
+
+
+def test_a_second_evaluation_in_one_process_logs_to_its_own_file_only(models, tmp_path):
+    options = ("--env", "Pong-v0", "-ne", "1", "-mel", "1")
+    for folder in ("first", "second"):
+        assert run(models, tmp_path / folder, *options) == 0
+    for folder in ("first", "second"):
+        log = (tmp_path / folder / "Pong-v0_mon_log").read_text()
+        assert log.count("game 0,") == 1
+
+
+def test_the_log_is_continued_and_the_summary_replaced(models, tmp_path):
+    for seed in ("1", "2"):
+        options = ("--env", "Pong-v0", "-ne", "1", "-mel", "1", "--seed", seed)
+        assert run(models, tmp_path, *options) == 0
+        own = logging.getLogger("Pong-v0_mon_log")
+        for handler in own.handlers[:]:  # as a new process would have none
+            own.removeHandler(handler)
+    assert (tmp_path / "Pong-v0_mon_log").read_text().count("game 0,") == 2
+    assert summary(tmp_path)["seed"] == 2
+
+
+def test_weights_in_the_old_file_format_play_with_a_fresh_normaliser(
+    weights, played, tmp_path, capsys
+):
+    legacy, today = tmp_path / "legacy", tmp_path / "today"
+    for folder, zip_format in ((legacy, False), (today, True)):
+        folder.mkdir()
+        torch.save(weights, folder / "Pong-v0.dat", _use_new_zipfile_serialization=zip_format)
+        assert run(folder, folder, *SHORT) == 0
+        assert "no description" in capsys.readouterr().out
+    assert summary(legacy) == summary(today)
+    assert summary(legacy)["actions"] != played["actions"]  # those had a normaliser
+
+
+def test_a_stop_in_the_middle_leaves_the_last_complete_summary(models, tmp_path, capsys):
+    stopped = StopSignal()
+    stopped.received = True
+    assert run(models, tmp_path, "--env", "Pong-v0", "-ne", "1", "-mel", "1") == 0
+    before = (tmp_path / "Pong-v0_eval.json").read_bytes()
+    assert gym_eval.main(command_line(models, tmp_path, *SHORT), stopped) == 130
+    assert (tmp_path / "Pong-v0_eval.json").read_bytes() == before
+    assert capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------------------------------------
+# What it refuses
+
+
+def assert_refused(capsys, recwarn, code: int, *words: str) -> None:
+    captured = capsys.readouterr()
+    assert code not in (0, None)
+    assert captured.err.startswith("gym_eval.py: error: ")
+    assert captured.err.count("\n") == 1
+    assert captured.err.endswith("\n")
+    assert "Traceback" not in captured.err
+    for word in words:
+        assert word in captured.err
+    assert "game 0" not in captured.out
+    assert not [str(warning.message) for warning in recwarn]  # they would be printed, too
+
+
+def missing(folder, weights):
+    return "no such file"
+
+
+def truncated(folder, weights):
+    path = save(folder, "Pong-v0", weights)
+    os.truncate(path, path.stat().st_size // 2)
+    return "not a readable PyTorch file"
+
+
+def empty(folder, weights):
+    (folder / "Pong-v0.dat").write_bytes(b"")
+    return "not a readable PyTorch file"
+
+
+def random_bytes(folder, weights):
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randint(256, (5000,), dtype=torch.uint8, generator=generator)
+    (folder / "Pong-v0.dat").write_bytes(noise.numpy().tobytes())
+    return "not a readable PyTorch file"
+
+
+def flipped_bit(folder, weights):
+    """In the middle of the largest tensor: still a valid archive and a finite number."""
+    path = save(folder, "Pong-v0", weights, described=False)
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda info: info.file_size)
+    content = bytearray(path.read_bytes())
+    # The name and an extra field of unknown length precede the data: well inside is enough.
+    content[largest.header_offset + largest.file_size // 2] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True).keys() == weights.keys()  # PyTorch sees nothing
+    return "damaged"
+
+
+class RunsCode:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def code_in_a_zip(folder, weights):
+    torch.save({**weights, "extra": RunsCode(folder / "it ran")}, folder / "Pong-v0.dat")
+    return "not a readable PyTorch file"
+
+
+def code_in_a_pickle(folder, weights):
+    (folder / "Pong-v0.dat").write_bytes(pickle.dumps(RunsCode(folder / "it ran")))
+    return "not a readable PyTorch file"
+
+
+def code_in_the_old_format(folder, weights):
+    content = {**weights, "extra": RunsCode(folder / "it ran")}
+    torch.save(content, folder / "Pong-v0.dat", _use_new_zipfile_serialization=False)
+    return "not a readable PyTorch file"
+
+
+def other_actions(folder, weights):
+    save(folder, "Pong-v0", lively_weights(4))
+    return "for 4 actions, but this game has 6"
+
+
+def not_finite(folder, weights):
+    bad = {name: tensor.clone() for name, tensor in weights.items()}
+    bad["conv3.weight"][1, 2, 3, 0] = float("nan")
+    save(folder, "Pong-v0", bad)
+    return "conv3.weight holds values that are not finite"
+
+
+def infinite(folder, weights):
+    bad = {name: tensor.clone() for name, tensor in weights.items()}
+    bad["critic_linear.bias"][0] = float("inf")
+    save(folder, "Pong-v0", bad)
+    return "critic_linear.bias holds values that are not finite"
+
+
+def a_list(folder, weights):
+    torch.save(list(weights.values()), folder / "Pong-v0.dat")
+    return "not a dictionary"
+
+
+def a_checkpoint(folder, weights):
+    torch.save({"model": weights, "steps": 3}, folder / "Pong-v0.dat")
+    return "no state dict"
+
+
+def other_network(folder, weights):
+    torch.save({"fc.weight": torch.zeros(3, 3)}, folder / "Pong-v0.dat")
+    return "not an A3C-LSTM's weights"
+
+
+def other_convolution(folder, weights):
+    torch.save({**weights, "conv2.weight": torch.zeros(32, 32, 3, 3)}, folder / "Pong-v0.dat")
+    return "conv2.weight should be (32, 32, 5, 5), found (32, 32, 3, 3)"
+
+
+def tensor_missing(folder, weights):
+    torch.save({k: v for k, v in weights.items() if k != "conv4.bias"}, folder / "Pong-v0.dat")
+    return "conv4.bias should be (64,), found nothing"
+
+
+def broken_description(folder, weights):
+    save(folder, "Pong-v0", weights).with_suffix(".json").write_text("{")
+    return "not valid JSON"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        missing, truncated, empty, random_bytes, flipped_bit, code_in_a_zip, code_in_a_pickle,
+        code_in_the_old_format, other_actions, not_finite, infinite, a_list, a_checkpoint,
+        other_network, other_convolution, tensor_missing, broken_description,
+    ],
+    ids=lambda make: make.__name__,
+)  # fmt: skip
+def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn):
+    expected = make(tmp_path, weights)
+    code = run(tmp_path, tmp_path / "logs", *SHORT)
+    assert_refused(capsys, recwarn, code, "Pong-v0", expected)
+    assert not (tmp_path / "it ran").exists()
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--env", "Pogn-v0"], "'Pong-v0"),
+        (["--env", "Pong-ram-v0"], "has no screen"),
+        (["--env", "Combat-v0"], "several players"),
+        (["--env", "Pong-v0", "--hidden-size", "512"], "has 32 LSTM units, not --hidden-size 512"),
+        (["--env-config", "nowhere.json"], "nowhere.json"),
+        (["--num-episodes", "0"], "--num-episodes"),
+        (["--num-episodes", "-5"], "--num-episodes"),
+        (["--num-episodes", "2.5"], "--num-episodes"),
+        (["--num-episodes", "many"], "--num-episodes"),
+        (["--workers", "0"], "--workers"),
+        (["--workers", "-1"], "--workers"),
+        (["--workers", "-" + 400 * "9"], "--workers"),
+        (["--max-episode-length", "0"], "--max-episode-length"),
+        (["--max-episode-length", "-1"], "--max-episode-length"),
+        (["--skip-rate", "0"], "--skip-rate"),
+        (["--hidden-size", "0"], "--hidden-size"),
+        (["--hidden-size", "-32"], "--hidden-size"),
+        (["--seed", "-1"], "--seed"),
+        (["--seed", "nan"], "--seed"),
+        (["--stochastic", "perhaps"], "neither True nor False"),
+        (["--no-such-option"], "--no-such-option"),
+        (["--num-ep", "3"], "--num-ep"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_a_wrong_argument_is_one_line(options, expected, models, tmp_path, capsys, recwarn):
+    code = run(models, tmp_path / "logs", *options)
+    assert_refused(capsys, recwarn, code, expected.strip("'"))
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_log_folder_that_is_a_file_is_one_line(models, tmp_path, capsys, recwarn):
+    (tmp_path / "logs").write_text("")
+    assert_refused(capsys, recwarn, run(models, tmp_path / "logs", *SHORT), "logs")
+
+
+def test_as_a_program_too_a_missing_model_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "gym_eval.py"), *command_line(tmp_path, tmp_path, *SHORT)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"gym_eval\.py: error: .*Pong-v0\.dat: no such file\n", done.stderr)
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,268 @@
+"""The optimizers: torch.optim's arithmetic, on state that processes share."""
+
+import copy
+import io
+import multiprocessing
+
+import pytest
+import torch
+from torch import nn
+
+from hogwild import Hogwild
+from shared_optim import SharedAdam, SharedRMSprop
+
+# Ours, torch.optim's and options common to both. Adam is compared with the plain loop over
+# tensors, because ours is fused.
+PAIRS = {
+    "Adam": (SharedAdam, torch.optim.Adam, {"foreach": False}, {}),
+    "Adam, amsgrad": (SharedAdam, torch.optim.Adam, {"foreach": False}, {"amsgrad": True}),
+    "Adam, weight decay": (
+        SharedAdam, torch.optim.Adam, {"foreach": False},
+        {"weight_decay": 0.1, "lr": 3e-3, "betas": (0.8, 0.99), "eps": 1e-8},
+    ),
+    "RMSprop": (SharedRMSprop, torch.optim.RMSprop, {}, {}),
+    "RMSprop, centered": (SharedRMSprop, torch.optim.RMSprop, {}, {"centered": True}),
+    "RMSprop, momentum": (SharedRMSprop, torch.optim.RMSprop, {}, {"momentum": 0.9}),
+    "RMSprop, all": (
+        SharedRMSprop, torch.optim.RMSprop, {},
+        {"centered": True, "momentum": 0.5, "weight_decay": 0.1, "alpha": 0.9, "eps": 1e-2},
+    ),
+}  # fmt: skip
+DEFAULTS = {
+    SharedAdam: {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-3},
+    SharedRMSprop: {"lr": 7e-4, "alpha": 0.99, "eps": 0.1},
+}
+
+
+def gradients(number: int, size: int, seed: int = 0) -> list[torch.Tensor]:
+    """Of very different sizes, as those of a first and a late update are."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(size, generator=generator) * 10 ** float(i % 5 - 2) for i in range(number)]
+
+
+def statistics(optimizer) -> list[torch.Tensor]:
+    return [tensor for state in optimizer.state.values() for tensor in state.values()]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_200_steps_are_those_of_torch_optim(name):
+    shared, reference, plain, options = PAIRS[name]
+    start = torch.linspace(-1, 1, 60)
+    ours = [nn.Parameter(start[:50].clone()), nn.Parameter(start[50:].clone())]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    optimizer = shared(ours, **options)
+    optimizer.share_memory()
+    twin = reference(theirs, **(DEFAULTS[shared] | options), **plain)
+    for gradient in gradients(200, 60):
+        for parameters, stepped in ((ours, optimizer), (theirs, twin)):
+            parameters[0].grad, parameters[1].grad = gradient[:50].clone(), gradient[50:].clone()
+            stepped.step()
+    moved = torch.cat([p.detach() for p in ours]) - start
+    assert moved.abs().mean() > 1e-3  # 200 steps go somewhere
+    # Fused arithmetic rounds in another order: float32's 1e-7, over 200 steps.
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=2e-6)
+        mine_state, other_state = optimizer.state[mine], twin.state[other]
+        assert mine_state.keys() == other_state.keys()
+        for key, value in mine_state.items():
+            torch.testing.assert_close(value, other_state[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_all_statistics_exist_before_the_first_step_and_are_shared(name):
+    shared, _, _, options = PAIRS[name]
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = shared([parameter], **options)
+    before = {key: tensor.data_ptr() for key, tensor in optimizer.state[parameter].items()}
+    optimizer.share_memory()
+    assert all(tensor.is_shared() for tensor in statistics(optimizer))
+    shared_at = {key: tensor.data_ptr() for key, tensor in optimizer.state[parameter].items()}
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    after = {key: tensor.data_ptr() for key, tensor in optimizer.state[parameter].items()}
+    assert after == shared_at  # nothing was added or replaced
+    assert before.keys() == after.keys()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_saved_state_dict_continues_the_run_exactly(name):
+    shared, _, _, options = PAIRS[name]
+    plan = gradients(40, 20)
+
+    def run(server, plan):
+        for gradient in plan:
+            server.push(gradient.clone(), rank=0)
+
+    def make(parameters):
+        return shared(parameters, **options)
+
+    whole = Hogwild(torch.ones(20), make, num_workers=1)
+    run(whole, plan)
+    first = Hogwild(torch.ones(20), make, num_workers=1)
+    run(first, plan[:15])
+    file = io.BytesIO()
+    torch.save([optimizer.state_dict() for optimizer in first.optimizers], file)
+    file.seek(0)
+    states = torch.load(file, weights_only=True)
+    second = Hogwild(first.parameter, make, num_workers=1, optimizer_states=copy.deepcopy(states))
+    assert all(tensor.is_shared() for tensor in statistics(second.optimizers[0]))
+    run(second, plan[15:])
+    assert torch.equal(second.parameter, whole.parameter)
+    assert not torch.equal(second.parameter, first.parameter)
+
+
+def test_options_of_the_resumed_session_beat_the_saved_ones():
+    first = Hogwild(torch.ones(2), lambda p: SharedAdam(p, lr=0.5), num_workers=1)
+    states = [first.optimizers[0].state_dict()]
+    second = Hogwild(
+        torch.ones(2), lambda p: SharedAdam(p, lr=0.25), num_workers=1, optimizer_states=states
+    )
+    assert second.optimizers[0].param_groups[0]["lr"] == 0.25
+
+
+class SharedSGD(torch.optim.SGD):
+    """Has no state: one step moves the parameter by exactly -lr * gradient."""
+
+    def share_memory(self) -> None:
+        pass
+
+
+def test_push_applies_this_updates_gradient_every_time():
+    """Neither the first gradient again nor the sum of all; the buffer is the trainer's own."""
+    server = Hogwild(torch.zeros(4), lambda p: SharedSGD(p, lr=1.0), num_workers=2)
+    weights = torch.zeros(4, requires_grad=True)
+    buffer = weights.grad = torch.zeros(4)
+    for i, target in enumerate(gradients(6, 4)):
+        before = server.parameter.detach().clone()
+        buffer.zero_()
+        (weights * target).sum().backward()
+        server.push(buffer, rank=i % 2)
+        torch.testing.assert_close(server.parameter.detach() - before, -target)
+        assert weights.grad is buffer
+
+
+def test_push_takes_the_learning_rate_of_the_worker():
+    server = Hogwild(torch.zeros(2), lambda p: SharedSGD(p, lr=1.0), num_workers=2)
+    server.push(torch.ones(2), rank=0, lr=0.25)
+    assert server.parameter.tolist() == [-0.25, -0.25]
+    server.push(torch.ones(2), rank=1, lr=0.5)
+    assert server.parameter.tolist() == [-0.75, -0.75]
+
+
+def test_push_steps_the_workers_own_optimizer_if_there_is_one_per_worker():
+    server = Hogwild(torch.zeros(2), SharedAdam, num_workers=3, num_optimizers=3)
+    for rank in (1, 2, 2):
+        server.push(torch.ones(2), rank)
+    steps = [int(optimizer.state[server.parameter]["step"]) for optimizer in server.optimizers]
+    assert steps == [0, 1, 2]
+
+
+# ---------------------------------------------------------------------------------------------
+# Two real processes
+
+
+def push_on_demand(servers: dict[str, Hogwild], rank: int, pipe) -> None:
+    """Body of a process: pushes what the pipe says, answers when it is done; None ends it."""
+    torch.set_num_threads(1)
+    while (order := pipe.recv()) is not None:
+        name, gradient = order
+        servers[name].push(torch.tensor(gradient), rank)
+        pipe.send("pushed")
+
+
+SERVERS = {
+    "Adam": (SharedAdam, {"amsgrad": True}, 1),
+    "RMSprop": (SharedRMSprop, {"momentum": 0.9, "centered": True}, 1),
+    "Adam per worker": (SharedAdam, {}, 2),
+    "RMSprop per worker": (SharedRMSprop, {}, 2),
+}
+# Who pushes what, in turn.
+ORDER = [(turn % 2, gradient) for turn, gradient in enumerate(gradients(8, 5, seed=7))]
+
+
+@pytest.fixture(scope="module")
+def pushed():
+    """Servers after two spawned processes, alive at once, have pushed ORDER to each of them."""
+    servers = {
+        name: Hogwild(torch.ones(5), lambda p, c=c, o=o: c(p, **o), 2, number)
+        for name, (c, o, number) in SERVERS.items()
+    }
+    context = torch.multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for rank in range(2):
+        here, there = context.Pipe()
+        views = {name: server.for_process(rank) for name, server in servers.items()}
+        process = context.Process(target=push_on_demand, args=(views, rank, there), daemon=True)
+        process.start()
+        there.close()
+        pipes.append(here)
+        processes.append(process)
+    try:
+        for name in servers:
+            for rank, gradient in ORDER:
+                pipes[rank].send((name, gradient.tolist()))
+                ready = multiprocessing.connection.wait(
+                    [pipes[rank], processes[rank].sentinel], timeout=120
+                )
+                assert ready == [pipes[rank]], "the process ended or hangs"
+                pipes[rank].recv()
+        for pipe in pipes:
+            pipe.send(None)
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    return servers
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop"])
+def test_two_processes_step_one_optimizer_in_the_same_memory(pushed, name):
+    optimizer_class, options, _ = SERVERS[name]
+    server = pushed[name]
+    alone = nn.Parameter(torch.ones(5))
+    expected = optimizer_class([alone], **options)
+    for _, gradient in ORDER:
+        alone.grad = gradient.clone()
+        expected.step()
+    torch.testing.assert_close(server.parameter, alone)
+    assert not torch.equal(alone, torch.ones(5))
+    found = server.optimizers[0].state[server.parameter]
+    assert found["step"] == len(ORDER)
+    for key, value in expected.state[alone].items():
+        torch.testing.assert_close(found[key], value)
+        assert value.any()
+
+
+@pytest.mark.parametrize("name", ["Adam per worker", "RMSprop per worker"])
+def test_without_a_shared_optimizer_each_worker_has_its_own_statistics(pushed, name):
+    optimizer_class, options, _ = SERVERS[name]
+    server = pushed[name]
+    together = nn.Parameter(torch.ones(5))
+    expected = [optimizer_class([together], **options) for _ in range(2)]
+    for rank, gradient in ORDER:
+        together.grad = gradient.clone()
+        expected[rank].step()
+    torch.testing.assert_close(server.parameter, together)
+    for optimizer, twin in zip(server.optimizers, expected, strict=True):
+        found = optimizer.state[server.parameter]
+        assert found["step"] == len(ORDER) // 2
+        for key, value in twin.state[together].items():
+            torch.testing.assert_close(found[key], value)
+    squares = "exp_avg_sq" if optimizer_class is SharedAdam else "square_avg"
+    first, second = (o.state[server.parameter][squares] for o in server.optimizers)
+    assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize(("text", "number"), [("False", 3), ("True", 1)])
+def test_the_option_shared_optimizer_decides_between_one_and_one_per_worker(tmp_path, text, number):
+    import main  # not above: the spawned processes import this file, and need none of that
+
+    argv = ["--shared-optimizer", text, "--workers", "3", "--hidden-size", "8"]
+    folders = ["--save-model-dir", str(tmp_path), "--log-dir", str(tmp_path)]
+    run = main.Run(*main.parse([*argv, *folders]))
+    assert len(run.server.optimizers) == number
+    assert not list(tmp_path.iterdir())
+    seen = {id(run.server.for_process(rank).optimizers[0]) for rank in range(3)}
+    assert len(seen) == number
