@@ -11,13 +11,15 @@ if __name__ == "__main__":
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import torch
 
@@ -76,10 +78,31 @@ def build_parser() -> LineParser:
         help="LSTM units; the default is what the model has",
     )  # fmt: skip
     add_truth(
+        parser, "-r", "--render", default=False,
+        help="show the games in ale-py's window, one after the other",
+    )  # fmt: skip
+    add(
+        "-rf", "--render-freq", type=positive_int, default=1, metavar="N",
+        help="with --render, show every Nth game",
+    )  # fmt: skip
+    add_truth(
         parser, "--stochastic", default=False,
         help="sample actions from the policy instead of taking the most probable one",
     )  # fmt: skip
     return parser
+
+
+class ShowEvery(gym.Wrapper):
+    """Plays every `frequency`-th game in ale-py's window, the others out of sight."""
+
+    def __init__(self, make: Callable[..., gym.Env], frequency: int):
+        self.shown, self.hidden = make(render_mode="human"), make()
+        self.numbers = itertools.cycle(range(frequency))
+        super().__init__(self.shown)
+
+    def reset(self, **options):
+        self.env = self.hidden if next(self.numbers) else self.shown
+        return super().reset(**options)
 
 
 def build_model(path: Path, state_dict: dict, actions: list[str], hidden_size: int | None):
@@ -153,12 +176,12 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     results: list[Result] = []
     for result in play_games(
         model,
-        make,
+        functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
         [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)],
         normalizer,
         trained.get("count_lives", True),
         greedy=not args.stochastic,
-        side_by_side=args.workers,
+        side_by_side=1 if args.render else args.workers,
         should_stop=lambda: stop_signal.received,
     ):
         results.append(result)

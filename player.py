@@ -28,12 +28,13 @@ class Game:
     score: sum of raw rewards.  length: agent steps.  over: no game is running.
     """
 
-    def __init__(self, env: gym.Env, normalizer: Normalizer | None, reseed: bool = True):
+    def __init__(self, env: gym.Env | None, normalizer: Normalizer | None, reseed: bool = True):
         self.env = env
         self.normalizer = normalizer  # None: a fresh one for every game
         self.reseed = reseed
         self.seeded = False
-        self.fire_action = getattr(env, "fire_action", None)
+        has_fire = env is not None and env.has_wrapper_attr("fire_action")
+        self.fire_action = env.get_wrapper_attr("fire_action") if has_fire else None
         self.score = 0.0
         self.length = 0
         self.over = True
@@ -217,7 +218,7 @@ def play_games(
     should_stop: asked at every step; unfinished games are then left out.
     """
     side_by_side = min(side_by_side, len(seeds))
-    idle = Game(None, None)
+    idle = Game(None, None)  # in the rows without a game
     spare = [Game(make_env(), normalizer) for _ in range(side_by_side)]
     players = [
         Player(model, [idle] * BLOCK, count_lives) for _ in range(-(-side_by_side // BLOCK))

@@ -434,3 +434,21 @@ def test_as_a_program_too_a_missing_model_is_one_line(tmp_path):
     assert done.stdout == ""
     assert re.fullmatch(r"gym_eval\.py: error: .*Pong-v0\.dat: no such file\n", done.stderr)
     assert not os.listdir(tmp_path)
+
+
+def test_render_shows_every_nth_game_and_changes_no_score(models, fixed, tmp_path, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    modes = []
+
+    class Window(gym_eval.ShowEvery):
+        def reset(self, **options):
+            result = super().reset(**options)
+            modes.append(self.unwrapped.render_mode)
+            return result
+
+    monkeypatch.setattr(gym_eval, "ShowEvery", Window)
+    assert run(models, tmp_path, *FIXED, "--render", "--render-freq", "2") == 0
+    assert modes == ["human", None, "human"]
+    name = "PongDeterministic-v4"
+    assert summary(tmp_path, name)["actions"] == summary(fixed, name)["actions"]
