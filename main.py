@@ -27,6 +27,7 @@ import torch
 import torch.multiprocessing
 
 import checkpoint
+import kernels
 from checkpoint import Files
 from environment import file_name, game_config, make_env, parse_env_id, read_config
 from hogwild import BEST_SCORE, EVALUATIONS, GAMES, LAST_SCORE, UPDATES, Hogwild
@@ -57,6 +58,7 @@ PROGRESS_SECONDS = (10, 60)  # until the first line about the speed; then betwee
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
 STOP_SECONDS = 8  # for the processes to end by themselves
 MAX_REPLACEMENTS = 10  # of processes that died
+ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
 DEFAULT_LR = {"Adam": 1e-4, "RMSprop": 7e-4}
 
 
@@ -69,8 +71,9 @@ def build_parser() -> LineParser:
         help="training processes; the default is one per core",
     )
     run.add_argument(
-        "--envs-per-worker", type=positive_int, default=1, metavar="N",
-        help="games that a worker steps together as one batch",
+        "--envs-per-worker", type=positive_int, metavar="N",
+        help="games that a worker steps together as one batch; the default is "
+        f"{ENVS_PER_WORKER}, or 1 with more workers than cores",
     )
     run.add_argument("-s", "--seed", type=natural_int, default=1, metavar="S", help="random seed")
     run.add_argument(
@@ -240,10 +243,9 @@ class Run:
         self.saved_evaluations = 0
 
     def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        lr = self.args.lr or DEFAULT_LR[self.args.optimizer]
         if self.args.optimizer == "Adam":
-            return SharedAdam(parameters, lr=lr, amsgrad=self.args.amsgrad)
-        return SharedRMSprop(parameters, lr=lr)
+            return SharedAdam(parameters, lr=self.args.lr, amsgrad=self.args.amsgrad)
+        return SharedRMSprop(parameters, lr=self.args.lr)
 
     def save(self, last: bool = False) -> None:
         """Write the checkpoint; with the last weights as the model, if nothing was a best.
@@ -307,7 +309,7 @@ class Processes:
         context = torch.multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
             # Not our own modules: the fork server would take `test` for the standard library's.
-            context.set_forkserver_preload(["torch", "gymnasium", "ale_py.env", "cv2"])
+            context.set_forkserver_preload(["torch", "gymnasium", "ale_py.env", "cv2", "numba"])
         server, args, make_env = run.server, run.args, run.make_env
         self.makers: list[Callable[[], multiprocessing.Process]] = [
             functools.partial(
@@ -416,7 +418,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     With --resume, an option on the command line beats the saved one, which beats the default.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = _complete(parser.parse_args(argv))
     if not args.resume:
         return args, None
     if args.load:
@@ -427,7 +429,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     saved = resumed["args"]
     session = ("resume", "load", "max_minutes", "save_model_dir")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
-    args = parser.parse_args(argv)
+    args = _complete(parser.parse_args(argv))
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
         if getattr(args, name) != saved[name]:
             option = "--" + name.replace("_", "-")
@@ -487,6 +489,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     try:
         args, resumed = parse(argv)
         run = Run(args, resumed)
+        prepare_kernels(stop_signal)
         if stop_signal.received:
             return 0
         for folder in (args.save_model_dir, args.log_dir):
@@ -502,6 +505,25 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     with lock:
         run.prepare_files(resumed)
         return run_to_end(run, stop_signal)
+
+
+def _complete(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in the defaults that depend on other options."""
+    if args.envs_per_worker is None:
+        args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER
+    if args.lr is None:
+        args.lr = DEFAULT_LR[args.optimizer]
+    return args
+
+
+def prepare_kernels(stop_signal: StopSignal) -> None:
+    """Compile the kernels once, before the workers load them from the cache on disk."""
+    if not any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi")):
+        print("compiling the kernels; this takes a few seconds, the first time only", flush=True)
+    stop_signal.at_once = True
+    if not stop_signal.received:
+        kernels.compile_kernels()
+    stop_signal.at_once = False
 
 
 def _fail(reason: str) -> int:

@@ -1,4 +1,4 @@
-"""Who plays: environment, model and LSTM state, in training and in evaluation alike."""
+"""Who plays: environment, network and LSTM state, in training and in evaluation alike."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from environment import Normalizer
+from kernels import Network, make_network
 
 # A sticky action swallows one press in about 40, in Breakout and DonkeyKong alike; two were enough
 # in each of 60 games.
@@ -89,21 +90,26 @@ class Step(NamedTuple):
 
 
 class Player:
-    """A batch of games, the model that plays them and its LSTM state.
+    """A batch of E games, the network that plays them and its LSTM state.
 
     The batch has a fixed number of rows; a row whose game is over stands still until it is
     started again, and costs what a live one costs.
 
+    network: for E games, see kernels.network.
     count_lives: a lost life ends the training episode, and with it the LSTM's memory.
+    learning: whether the network keeps what the gradient of a rollout needs.
     """
 
-    def __init__(self, model, games: Sequence[Game], count_lives: bool):
-        self.model = model
+    def __init__(
+        self, network: Network, games: Sequence[Game], count_lives: bool, learning: bool = False
+    ):
+        self.network = network
+        self.act = network.act if learning else network.evaluate
         self.games = games
         self.count_lives = count_lives
-        self.device = next(model.parameters()).device
+        self.device = next(network.model.parameters()).device
         self.obs = torch.zeros(len(games), 1, 80, 80, device=self.device)
-        self.hx = torch.zeros(len(games), model.hidden_size, device=self.device)
+        self.hx = torch.zeros(len(games), network.model.hidden_size, device=self.device)
         self.cx = torch.zeros_like(self.hx)
         self.steps = 0  # agent steps played in all rows, FIRE included
 
@@ -112,23 +118,22 @@ class Player:
         game = self.games[row]
         game.start(seed)
         self.steps += game.length
-        self.obs = self.obs.clone()  # autograd may still need the old one
+        self.obs = self.obs.clone()  # a gradient may still need the old one
         self.obs[row, 0] = torch.from_numpy(game.observation())
         self._forget(torch.arange(len(self.games), device=self.device) == row)
 
     def value(self) -> Tensor:
-        """(E,) value of the present observation, without a gradient."""
-        with torch.no_grad():
-            return self.model((self.obs, (self.hx, self.cx)))[0][:, 0]
+        """(E,) value of the present observation."""
+        return self.network.evaluate(self.obs, self.hx, self.cx)[0]
 
     def step(self, greedy: bool) -> Step:
         """Act once in every running game, by the most probable action or by sampling.
 
-        Keeps the graph for a gradient unless the caller has switched gradients off. Ends inside
-        the batch set the LSTM state of their rows to zero; the caller starts games that are over.
+        Ends inside the batch set the LSTM state of their rows to zero; the caller starts games
+        that are over.
         """
-        value, logit, (self.hx, self.cx) = self.model((self.obs, (self.hx, self.cx)))
-        action = self._choose(logit.detach(), greedy)
+        value, logit, self.hx, self.cx = self.act(self.obs, self.hx, self.cx)
+        action = self._choose(logit, greedy)
         reward = np.zeros(len(self.games), dtype=np.float32)
         ended = np.zeros((2, len(self.games)), dtype=bool)  # terminated, truncated
         obs = np.zeros((len(self.games), 1, 80, 80), dtype=np.float32)
@@ -142,11 +147,11 @@ class Player:
         self.obs = torch.from_numpy(obs).to(self.device)
         terminated, truncated = torch.from_numpy(ended).to(self.device)
         # Of the last observation, with the LSTM state that led to it.
-        cut_value = self.value() * truncated if ended[1].any() else torch.zeros_like(value[:, 0])
+        cut_value = self.value() * truncated if ended[1].any() else torch.zeros_like(value)
         if ended.any():
             self._forget(terminated | truncated)
         return Step(
-            value[:, 0],
+            value,
             logit,
             torch.from_numpy(action).to(self.device),
             torch.from_numpy(reward).to(self.device),
@@ -154,10 +159,6 @@ class Player:
             truncated,
             cut_value,
         )
-
-    def detach(self) -> None:
-        """Cut the graph: what follows has no gradient to what went before."""
-        self.hx, self.cx = self.hx.detach(), self.cx.detach()
 
     def _choose(self, logit: Tensor, greedy: bool) -> np.ndarray:
         """(E,) actions. Each row draws from the stream of its own game."""
@@ -220,8 +221,9 @@ def play_games(
     side_by_side = min(side_by_side, len(seeds))
     idle = Game(None, None)  # in the rows without a game
     spare = [Game(make_env(), normalizer) for _ in range(side_by_side)]
+    network = make_network(model, BLOCK, num_steps=0)
     players = [
-        Player(model, [idle] * BLOCK, count_lives) for _ in range(-(-side_by_side // BLOCK))
+        Player(network, [idle] * BLOCK, count_lives) for _ in range(-(-side_by_side // BLOCK))
     ]
     waiting = list(range(len(seeds)))
     playing: dict[tuple[int, int], tuple[int, Any]] = {}  # (player, row): (game, its hash)
@@ -240,8 +242,7 @@ def play_games(
             rows = [row for row in range(BLOCK) if (p, row) in playing]
             if not rows:
                 continue
-            with torch.no_grad():
-                action = player.step(greedy).action
+            action = player.step(greedy).action
             for row in rows:
                 index, digest = playing[p, row]
                 digest.update(bytes([int(action[row])]))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from environment import Normalizer
 from hogwild import STEPS, Hogwild
+from kernels import make_network
 from model import A3Clstm, flatten_parameters
 from player import Game, Player, Step
 from utils import TRAIN, become_child, game_seed
@@ -26,8 +27,8 @@ from utils import TRAIN, become_child, game_seed
 class Rollout(NamedTuple):
     """T steps of E games, T <= num_steps."""
 
-    values: Tensor  # (T, E) V of the observation acted upon, with gradient
-    logits: Tensor  # (T, E, actions) with gradient
+    values: Tensor  # (T, E) V of the observation acted upon
+    logits: Tensor  # (T, E, actions)
     actions: Tensor  # (T, E)
     rewards: Tensor  # (T, E) clipped to [-1, 1]
     next_values: Tensor  # (T, E) V of what followed, before any reset; 0 after a true end
@@ -45,7 +46,7 @@ def returns_and_advantages(
     """n-step discounted returns and generalised advantages, each (T, E).
 
     A return runs to the end of the rollout or of the episode, whichever is first, and adds
-    `next_values` there. Nothing flows across an end. Arguments as in Rollout, without gradient.
+    `next_values` there. Nothing flows across an end. Arguments as in Rollout.
     """
     returns, advantages = torch.empty_like(rewards), torch.empty_like(rewards)
     following = next_values[-1]
@@ -88,7 +89,7 @@ def collect(
     start(row) begins a new game where one is over. None if the run stops in the middle.
     """
     steps: list[Step] = []
-    player.detach()
+    player.network.begin()
     for _ in range(num_steps):
         if server.stopped:
             return None
@@ -104,7 +105,7 @@ def collect(
         torch.stack, zip(*steps, strict=True)
     )
     # Rows that ended with the last step have begun anew; the two lines below leave them out.
-    next_values = torch.cat([values.detach()[1:], player.value()[None]])
+    next_values = torch.cat([values[1:], player.value()[None]])
     next_values = torch.where(truncated, cut_values, next_values)
     next_values = torch.where(terminated, 0.0, next_values)
     ended = terminated | truncated
@@ -123,7 +124,8 @@ def train(
     games = [Game(make_env(), normalizer, reseed=False) for _ in range(args.envs_per_worker)]
     model = A3Clstm(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)
-    player = Player(model, games, args.count_lives)
+    network = make_network(model, len(games), args.num_steps)
+    player = Player(network, games, args.count_lives, learning=True)
     lr = args.distributed_step_size[rank % len(args.distributed_step_size)] if (
         args.distributed_step_size
     ) else None
@@ -146,13 +148,16 @@ def train(
             break
         values, logits, actions, rewards, next_values, ended = rollout
         returns, advantages = returns_and_advantages(
-            rewards, values.detach(), next_values, ended, args.gamma, args.tau
+            rewards, values, next_values, ended, args.gamma, args.tau
         )
+        values.requires_grad_()
+        logits.requires_grad_()
         loss = a3c_loss(
             values, logits, actions, returns, advantages, args.entropy_coef, args.value_coef
         )
+        d_values, d_logits = torch.autograd.grad(loss, (values, logits))
         gradient.zero_()
-        loss.backward()
+        network.backward(d_values, d_logits, ended)  # from the network's outputs to its weights
         norm = float(gradient.norm())
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm}")

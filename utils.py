@@ -126,6 +126,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received = False
+        self.at_once = False  # as long as there is nothing to save
         self.children: Sequence[multiprocessing.process.BaseProcess] = ()  # ended at a second one
 
     def install(self) -> "StopSignal":
@@ -136,6 +137,8 @@ class StopSignal:
         return self
 
     def _handle(self, number, frame) -> None:
+        if self.at_once:
+            raise SystemExit(0)
         if self.received:
             for child in self.children:
                 child.kill()

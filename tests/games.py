@@ -40,7 +40,7 @@ class Event(NamedTuple):
 class Scripted(Game):
     """Plays the same sequence of games over and over, whatever the actions.
 
-    Picture t of game g is noise(key, g, t); t = 0 is what the reset shows.
+    Picture t of the g-th game played is noise(key, g, t); t = 0 is what the reset shows.
     """
 
     def __init__(self, key: int, games: Sequence[Sequence[Event]], num_actions: int = 3):

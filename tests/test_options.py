@@ -43,7 +43,8 @@ class Recorder(Hogwild):
 
 def gradients(*options: str, rank: int = 0) -> list[torch.Tensor]:
     """The first three gradients of a worker of `main.py --env Breakout-v0` with these options."""
-    run = build("--env", "Breakout-v0", "--num-steps", "20", "--workers", "2", *options)
+    few = ("--num-steps", "20", "--workers", "2", "--envs-per-worker", "1")
+    run = build("--env", "Breakout-v0", *few, *options)
     run.server.__class__ = Recorder
     train(rank, run.args, run.server.watch(3), run.make_env)
     return run.server.pushed
@@ -105,7 +106,8 @@ def test_a_gradient_is_scaled_down_to_max_grad_norm():
 def test_count_lives_ends_training_episodes():
     # Breakout's ball is lost soon; with one game per worker a rollout stops there.
     def steps_of_a_rollout(value):
-        run = build("--env", "Breakout-v0", "--num-steps", "150", "--count-lives", value)
+        one = ("--envs-per-worker", "1", "--num-steps", "150")
+        run = build("--env", "Breakout-v0", *one, "--count-lives", value)
         run.server.__class__ = Recorder
         train(0, run.args, run.server.watch(1), run.make_env)
         return run.server.steps
@@ -168,6 +170,13 @@ def test_the_optimizer_options_make_that_optimizer():
     assert len(build("-w", "3").server.counts) == 3
 
 
+def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
+    cores = available_cores()
+    assert build("-w", str(cores)).args.envs_per_worker == main.ENVS_PER_WORKER
+    assert build("-w", str(cores + 1)).args.envs_per_worker == 1
+    assert build("-w", str(cores + 1), "--envs-per-worker", "3").args.envs_per_worker == 3
+
+
 def test_hidden_size_is_the_number_of_lstm_units():
     assert build("--hidden-size", "24").model.lstm.hidden_size == 24
 
@@ -207,7 +216,7 @@ def test_files_go_to_the_folders_of_the_options():
 
 
 def test_max_steps_stops_workers_by_themselves():
-    run = build("--max-steps", "37", "--num-steps", "5")
+    run = build("--max-steps", "37", "--num-steps", "5", "--envs-per-worker", "1")
     train(0, run.args, run.server, run.make_env)
     assert run.server.steps == 37
 

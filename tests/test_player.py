@@ -12,6 +12,7 @@ from torch import nn
 
 import environment
 from environment import Normalizer, game_config, make_env, read_config
+from kernels import PlainNetwork
 from model import A3Clstm
 from player import BLOCK, FIRE_PRESSES, Game, Player, Result, play_games
 from utils import game_seed
@@ -116,7 +117,7 @@ class FixedPolicy(nn.Module):
 
     def forward(self, inputs):
         x, state = inputs
-        return x[:, 0, 0, :1] * 0, self.logit[: len(x)], state
+        return x[:, 0, 0, :1] * 0, self.logit.detach()[: len(x)], state
 
 
 def seed(i: int) -> np.random.SeedSequence:
@@ -126,7 +127,7 @@ def seed(i: int) -> np.random.SeedSequence:
 def player_of(*envs, count_lives: bool = True) -> Player:
     torch.manual_seed(0)
     games = [Game(env, Normalizer()) for env in envs]
-    player = Player(SmallNetwork(3), games, count_lives)
+    player = Player(PlainNetwork(SmallNetwork(3), len(envs), 0), games, count_lives)
     for row in range(len(envs)):
         player.start(row, seed(row))
     return player
@@ -167,7 +168,7 @@ def test_a_game_that_ends_with_the_fire_at_its_start_is_over(end):
     assert step.reward.tolist() == [0.0]
     player.start(0, seed(1))
     assert env.actions == [[FIRE], [FIRE]]
-    results = play_games(player.model, lambda: env, [seed(2)], None, True)
+    results = play_games(player.network.model, lambda: env, [seed(2)], None, True)
     assert [(r.score, r.length) for r in results] == [(3.0, 1)]
 
 
@@ -203,7 +204,7 @@ def test_the_end_that_fire_after_a_lost_life_meets_is_not_dropped(count_lives, e
     assert step.truncated.tolist() == [cut]
     assert step.terminated.tolist() == [not cut]
     assert (step.cut_value.item() != 0) == cut
-    results = play_games(player.model, lambda: env, [seed(0)], None, count_lives)
+    results = play_games(player.network.model, lambda: env, [seed(0)], None, count_lives)
     assert [(r.score, r.length) for r in results] == [(4.0, 4)]
 
 
@@ -294,7 +295,7 @@ def test_real_breakout_gets_fire_at_the_start_and_after_each_lost_life():
     probability = torch.ones(1, env.action_space.n)
     probability[0, fire] = 1e-30  # the policy itself never presses it
     game = Game(env, Normalizer())
-    player = Player(FixedPolicy(probability), [game], True)
+    player = Player(PlainNetwork(FixedPolicy(probability), 1, 0), [game], True)
     player.start(0, seed(0))
     ends = 0
     while not game.over:
@@ -336,11 +337,11 @@ def begins_with_zero(seen: torch.Tensor) -> list[list[bool]]:
 
 def test_the_lstm_state_is_zero_at_the_start_of_each_training_episode():
     player = player_of(Scripted(*LIVES, fire=False), Scripted(*LONG, fire=False))
-    player.model = Watched(3)
+    player.network.model = Watched(3)
     for _ in range(6):
         player.step(greedy=False)
     # Lives are lost with steps 3, 5 and 6; the other row remembers all the time.
-    assert begins_with_zero(player.model.seen) == [
+    assert begins_with_zero(player.network.model.seen) == [
         [True, True], [False, False], [False, False], [True, False], [False, False], [True, False]
     ]  # fmt: skip
     assert not player.hx[0].any()
@@ -350,10 +351,10 @@ def test_the_lstm_state_is_zero_at_the_start_of_each_training_episode():
 
 def test_without_counted_lives_the_lstm_remembers_until_the_game_ends():
     player = player_of(Scripted(*LIVES, fire=False), count_lives=False)
-    player.model = Watched(3)
+    player.network.model = Watched(3)
     for _ in range(6):
         player.step(greedy=False)
-    assert begins_with_zero(player.model.seen) == [[True]] + [[False]] * 5
+    assert begins_with_zero(player.network.model.seen) == [[True]] + [[False]] * 5
     assert not player.hx.any()
 
 
@@ -403,15 +404,6 @@ def test_a_row_whose_game_is_over_stands_still():
     assert player.hx[1].any()
 
 
-def test_the_gradient_flows_through_time_until_detach():
-    player = player_of(Scripted(*LONG, fire=False))
-    player.step(greedy=False)
-    assert player.hx.requires_grad
-    player.detach()
-    assert not player.hx.requires_grad
-    assert not player.cx.requires_grad
-
-
 # ---------------------------------------------------------------------------------------------
 # Sampling
 
@@ -423,7 +415,7 @@ def endless(number: int) -> list[Game]:
 def sampled(probability, seeds, number: int) -> np.ndarray:
     """(number, E) actions of one endless game per seed."""
     games = endless(len(seeds))
-    player = Player(FixedPolicy(probability), games, True)
+    player = Player(PlainNetwork(FixedPolicy(probability), len(games), 0), games, True)
     for row, game_seed_ in enumerate(seeds):
         player.start(row, game_seed_)
     with torch.no_grad():
@@ -464,7 +456,8 @@ def test_a_game_samples_from_its_own_stream_only():
 
 def test_a_greedy_player_draws_nothing_and_takes_the_most_probable_action():
     games = endless(2)
-    player = Player(FixedPolicy(torch.tensor([[0.3, 0.4, 0.3], [0.2, 0.2, 0.6]])), games, True)
+    policy = FixedPolicy(torch.tensor([[0.3, 0.4, 0.3], [0.2, 0.2, 0.6]]))
+    player = Player(PlainNetwork(policy, 2, 0), games, True)
     for row in range(2):
         player.start(row, seed(row))
     before = [game.rng.bit_generator.state for game in games]

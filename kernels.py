@@ -1,0 +1,977 @@
+"""The network of model.py during one rollout, several times faster than PyTorch on a CPU core.
+
+Same network, same mathematics, float32. What makes the difference:
+
+- A convolution, its 2x2 max-pooling and its ReLU are one kernel: the map between them, four times
+  as large as the result, is never written.
+- Acting keeps what the gradient needs, and the gradient of a whole rollout is taken at once: the
+  12 MB of LSTM weights get their gradient from one matrix product, not from one per step.
+- At most one in four outputs of a convolution wins its pooling window, and ReLU closes about half
+  of those. All others have gradient zero, so the backward pass walks through the winners only.
+- What one sample needs stays in the second-level cache; every buffer is allocated once.
+
+Maps are channels-last, (height, width, channels), with the next layer's padding around them, so
+that the pixels x..x+K-1 of a row are K * channels contiguous floats.
+
+Numba has no vector type, so the inner loops are written in LLVM's language (the intrinsics below):
+their sums stay in as many vector registers as the machine has.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import A3Clstm, flatten_parameters
+
+try:
+    from llvmlite import binding, ir
+    from numba import njit, types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    HAVE_NUMBA = True
+except ImportError:
+    HAVE_NUMBA = False
+
+    def njit(**_):
+        return lambda function: function
+
+    def intrinsic(function):
+        return function
+
+
+class Layer(NamedTuple):
+    """A convolution of stride 1, its 2x2 max-pooling (floor) and ReLU."""
+
+    kernel: int  # K, taps in height and in width
+    padding: int
+    height: int  # of the input, which is square
+    inputs: int  # channels
+    outputs: int  # channels
+
+    @property
+    def padded(self) -> int:
+        """Rows of the input with its padding."""
+        return self.height + 2 * self.padding
+
+    @property
+    def pitch(self) -> int:
+        """Floats from one row of the padded input to the next."""
+        return self.padded * self.inputs
+
+    @property
+    def taps(self) -> int:
+        """Floats of one row of the gradient of a filter."""
+        return self.kernel * self.inputs
+
+    @property
+    def origin(self) -> int:
+        """Offset of the first pixel in the padded input, in floats."""
+        return self.padding * (self.pitch + self.inputs)
+
+    @property
+    def pooled(self) -> int:
+        """Height of the output."""
+        return (self.padded - self.kernel + 1) // 2
+
+
+LAYERS = (
+    Layer(kernel=5, padding=2, height=80, inputs=1, outputs=32),
+    Layer(kernel=5, padding=1, height=40, inputs=32, outputs=32),
+    Layer(kernel=4, padding=1, height=19, inputs=32, outputs=64),
+    Layer(kernel=3, padding=1, height=9, inputs=64, outputs=64),
+)
+FEATURES = 1024  # the output of the last layer, 64 maps of 4x4
+CLOSED = 4  # in place of a winner (0 to 3, in row-major order): ReLU is closed
+
+# Floats in a vector register, and registers that hold sums, of this machine.
+if HAVE_NUMBA and binding.get_host_cpu_features().get("avx512f", False):
+    LANES, WINDOWS, ROWS = 16, 3, 2
+else:
+    LANES, WINDOWS, ROWS = 8, 1, 1
+BLOCK = 2 * LANES  # output channels that a tile computes together
+
+
+# ---------------------------------------------------------------------------------------------
+# Inner loops
+
+
+def _vectors(context, builder, array_type, array, width):
+    """A function (offset, in floats) -> pointer to `width` elements of the array."""
+    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
+    vector = ir.VectorType(data.type.pointee, width).as_pointer()
+    return lambda offset: builder.bitcast(builder.gep(data, [offset]), vector)
+
+
+def _int(value):
+    return ir.Constant(ir.IntType(64), value)
+
+
+def _muladd(builder, width):
+    """llvm.fmuladd: a * b + c, fused where the machine can."""
+    vector = ir.VectorType(ir.FloatType(), width)
+    return cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{width}f32"
+    )
+
+
+def _new_sum(builder, width):
+    """A variable that is zero; LLVM keeps it in a register."""
+    vector = ir.VectorType(ir.FloatType(), width)
+    cell = cgutils.alloca_once(builder, vector)
+    builder.store(ir.Constant(vector, [0.0] * width), cell)
+    return cell
+
+
+def _add_to(builder, pointer, value):
+    """Memory at pointer += value."""
+    builder.store(builder.fadd(builder.load(pointer, align=4), value), pointer, align=4)
+
+
+def _prefetch(builder, pointer):
+    """Ask for these 64 bytes; an address outside of all memory does no harm."""
+    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte] + [flag] * 3), "llvm.prefetch.p0"
+    )
+    read, keep, data = 0, 3, 1
+    flags = [ir.Constant(flag, value) for value in (read, keep, data)]
+    builder.call(function, [builder.bitcast(pointer, byte), *flags])
+
+
+def _broadcast(builder, scalar, width):
+    vector = ir.VectorType(scalar.type, width)
+    single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _int(0))
+    return builder.shuffle_vector(
+        single, single, ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
+    )
+
+
+@intrinsic
+def _get(typing, array, index):
+    """array[index] for an index that is not negative; Numba's own would have to test that."""
+
+    def generate(context, builder, signature, args):
+        kind = signature.args[0]
+        data = cgutils.create_struct_proxy(kind)(context, builder, value=args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic
+def _put(typing, array, index, value):
+    """array[index] = value for an index that is not negative."""
+
+    def generate(context, builder, signature, args):
+        kind = signature.args[0]
+        data = cgutils.create_struct_proxy(kind)(context, builder, value=args[0]).data
+        builder.store(args[2], builder.gep(data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), generate
+
+
+def make_tile(layer: Layer, windows: int):
+    """Intrinsic: `windows` neighbouring pooling windows of one row, for BLOCK channels.
+
+    (x, x_at, w, w_at, bias, bias_at, out, out_at, code, code_at): arrays and where to begin in
+    them. x: padded input; w: [K][K * inputs][BLOCK]; out, code: `outputs` apart per window.
+    """
+    width, parts = LANES, 2
+
+    @intrinsic
+    def tile(typing, x, x_at, w, w_at, bias, bias_at, out, out_at, code, code_at):
+        n = types.intp
+        signature = types.void(x, n, w, n, bias, n, out, n, code, n)
+
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            x_ptr, w_ptr, bias_ptr, out_ptr, code_ptr = (
+                _vectors(context, builder, kinds[i], args[i], size)
+                for i, size in ((0, 1), (2, width), (4, width), (6, width), (8, width))
+            )
+            vector = ir.VectorType(ir.FloatType(), width)
+            fma = _muladd(builder, width)
+            # Row-major inside a window: sums[part][window][position].
+            sums = [
+                [[cgutils.alloca_once(builder, vector) for _ in range(4)] for _ in range(windows)]
+                for _ in range(parts)
+            ]
+            for part in range(parts):
+                at = builder.add(args[5], _int(part * width))
+                start = builder.load(bias_ptr(at), align=4)
+                for window in range(windows):
+                    for place in range(4):
+                        builder.store(start, sums[part][window][place])
+
+            run = layer.kernel * layer.inputs
+            with cgutils.for_range(builder, _int(layer.kernel)) as row:
+                x_row = builder.add(args[1], builder.mul(row.index, _int(layer.pitch)))
+                w_row = builder.add(args[3], builder.mul(row.index, _int(run * BLOCK)))
+                with cgutils.for_range(builder, _int(run)) as tap:
+                    x_tap = builder.add(x_row, tap.index)
+                    w_tap = builder.add(w_row, builder.mul(tap.index, _int(BLOCK)))
+                    weights = [
+                        builder.load(w_ptr(builder.add(w_tap, _int(part * width))), align=4)
+                        for part in range(parts)
+                    ]
+                    for window in range(windows):
+                        for place in range(4):
+                            shift = (place // 2) * layer.pitch
+                            shift += (2 * window + place % 2) * layer.inputs
+                            pixel = builder.load(x_ptr(builder.add(x_tap, _int(shift))), align=4)
+                            pixel = _broadcast(
+                                builder, builder.extract_element(pixel, _int(0)), width
+                            )
+                            for part in range(parts):
+                                total = sums[part][window][place]
+                                builder.store(
+                                    builder.call(fma, [pixel, weights[part], builder.load(total)]),
+                                    total,
+                                )
+
+            zero = ir.Constant(vector, [0.0] * width)
+            byte = ir.VectorType(ir.IntType(8), width)
+            for part in range(parts):
+                for window in range(windows):
+                    values = [builder.load(total) for total in sums[part][window]]
+                    best, winner = values[0], ir.Constant(byte, [0] * width)
+                    for place in (1, 2, 3):
+                        # Greater, or not a number: as in PyTorch, NaN wins, else the first.
+                        wins = builder.or_(
+                            builder.fcmp_ordered(">", values[place], best),
+                            builder.fcmp_unordered("uno", values[place], values[place]),
+                        )
+                        best = builder.select(wins, values[place], best)
+                        winner = builder.select(
+                            wins, ir.Constant(byte, [place] * width), winner
+                        )
+                    opened = builder.fcmp_unordered(">", best, zero)  # NaN goes through
+                    best = builder.select(opened, best, zero)
+                    winner = builder.select(opened, winner, ir.Constant(byte, [CLOSED] * width))
+                    shift = _int(window * layer.outputs + part * width)
+                    builder.store(best, out_ptr(builder.add(args[7], shift)), align=4)
+                    builder.store(winner, code_ptr(builder.add(args[9], shift)), align=1)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def make_rows(width: int, vectors: int, rows: int):
+    """Intrinsic: a weighted sum of rows of floats, added to another row.
+
+    (total, total_at, total_pitch, x, x_at, x_pitch, offset, factor, first, count):
+    for r < rows, j < vectors * width:
+    total[total_at + r * total_pitch + j] += sum over i = first .. first + count - 1 of
+    factor[i] * x[x_at + offset[i] + r * x_pitch + j].
+    """
+
+    @intrinsic
+    def add_rows(
+        typing, total, total_at, total_pitch, x, x_at, x_pitch, offset, factor, first, count
+    ):
+        n = types.intp
+        signature = types.void(total, n, n, x, n, n, offset, factor, n, n)
+
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            total_ptr, x_ptr, offset_ptr, factor_ptr = (
+                _vectors(context, builder, kinds[i], args[i], size)
+                for i, size in ((0, width), (3, width), (6, 1), (7, 1))
+            )
+            fma = _muladd(builder, width)
+            places = [(row, part) for row in range(rows) for part in range(vectors)]
+            sums = [_new_sum(builder, width) for _ in places]
+            x_rows = [
+                builder.add(args[4], builder.mul(args[5], _int(row))) for row in range(rows)
+            ]
+            with cgutils.for_range(builder, args[9]) as loop:
+                i = builder.add(args[8], loop.index)
+                shift = builder.extract_element(builder.load(offset_ptr(i), align=4), _int(0))
+                shift = builder.sext(shift, ir.IntType(64))
+                scale = builder.extract_element(builder.load(factor_ptr(i), align=4), _int(0))
+                scale = _broadcast(builder, scale, width)
+                for (row, part), cell in zip(places, sums, strict=True):
+                    at = builder.add(builder.add(x_rows[row], shift), _int(part * width))
+                    values = builder.load(x_ptr(at), align=4)
+                    builder.store(builder.call(fma, [scale, values, builder.load(cell)]), cell)
+            for (row, part), cell in zip(places, sums, strict=True):
+                at = builder.add(args[1], builder.mul(args[2], _int(row)))
+                at = builder.add(at, _int(part * width))
+                _add_to(builder, total_ptr(at), builder.load(cell))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add_rows
+
+
+def make_products(envs: int, rows: int, fetch: bool):
+    """Intrinsic: the scalar products of `envs` rows of x with `rows` rows of w, added to out.
+
+    (x, x_at, w, w_at, length, out, out_at, out_pitch): x rows and w rows are `length` floats, a
+    multiple of LANES; out[out_at + env * out_pitch + row].
+    """
+
+    @intrinsic
+    def add_products(typing, x, x_at, w, w_at, length, out, out_at, out_pitch):
+        n = types.intp
+        signature = types.void(x, n, w, n, n, out, n, n)
+
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            x_ptr, w_ptr, out_ptr = (
+                _vectors(context, builder, kinds[i], args[i], size)
+                for i, size in ((0, LANES), (2, LANES), (5, 1))
+            )
+            fma = _muladd(builder, LANES)
+            sums = [[_new_sum(builder, LANES) for _ in range(rows)] for _ in range(envs)]
+            length = args[4]
+            x_rows = [builder.add(args[1], builder.mul(length, _int(e))) for e in range(envs)]
+            w_rows = [builder.add(args[3], builder.mul(length, _int(r))) for r in range(rows)]
+            with cgutils.for_range_slice(
+                builder, _int(0), length, _int(LANES), ir.IntType(64)
+            ) as (at, _):
+                weights = [builder.load(w_ptr(builder.add(row, at)), align=4) for row in w_rows]
+                if fetch:  # the rows that come next: the machine looks ahead within 4 KB only
+                    for row in w_rows:
+                        ahead = builder.add(row, builder.mul(length, _int(rows)))
+                        _prefetch(builder, w_ptr(builder.add(ahead, at)))
+                for env in range(envs):
+                    values = builder.load(x_ptr(builder.add(x_rows[env], at)), align=4)
+                    for row in range(rows):
+                        cell = sums[env][row]
+                        builder.store(
+                            builder.call(fma, [values, weights[row], builder.load(cell)]), cell
+                        )
+            for env in range(envs):
+                at = builder.add(args[6], builder.mul(args[7], _int(env)))
+                for row in range(rows):
+                    total, size = builder.load(sums[env][row]), LANES
+                    while size > 1:  # halve
+                        size //= 2
+                        low, high = (
+                            builder.shuffle_vector(
+                                total,
+                                total,
+                                ir.Constant(
+                                    ir.VectorType(ir.IntType(32), size),
+                                    list(range(start, start + size)),
+                                ),
+                            )
+                            for start in (0, size)
+                        )
+                        total = builder.fadd(low, high)
+                    _add_to(builder, out_ptr(builder.add(at, _int(row))), total)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add_products
+
+
+@intrinsic
+def _spread(typing, d_out, d_at, code, code_at, factors, at, pitch, total, total_at):
+    """BLOCK gradients of one pooling window, each at the place that won; zero at the others.
+
+    factors[at + place * pitch + channel] for the four places; their sum is added to
+    total[total_at + channel].
+    """
+    n = types.intp
+    signature = types.void(d_out, n, code, n, factors, n, n, total, n)
+
+    def generate(context, builder, signature, args):
+        kinds = signature.args
+        d_ptr, code_ptr, factor_ptr, total_ptr = (
+            _vectors(context, builder, kinds[i], args[i], LANES) for i in (0, 2, 4, 7)
+        )
+        zero = ir.Constant(ir.VectorType(ir.FloatType(), LANES), [0.0] * LANES)
+        for part in range(0, BLOCK, LANES):
+            d = builder.load(d_ptr(builder.add(args[1], _int(part))), align=4)
+            winner = builder.load(code_ptr(builder.add(args[3], _int(part))), align=1)
+            for place in range(5):
+                wins = builder.icmp_unsigned(
+                    "==" if place < 4 else "<", winner, ir.Constant(winner.type, [place] * LANES)
+                )
+                d_place = builder.select(wins, d, zero)
+                if place < 4:
+                    here = builder.add(args[5], builder.mul(args[6], _int(place)))
+                    pointer = factor_ptr(builder.add(here, _int(part)))
+                else:
+                    pointer = total_ptr(builder.add(args[8], _int(part)))
+                    d_place = builder.fadd(builder.load(pointer, align=4), d_place)
+                builder.store(d_place, pointer, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def make_picture_taps(layer: Layer):
+    """Intrinsic: one row of the first layer's filters, from one row of pooling windows.
+
+    (total, total_at, x, x_at, factors, factors_at): total[total_at + tap * outputs + channel] +=
+    the sum over windows and places of factors[window][place][channel] * the picture at that place
+    and tap, for BLOCK channels.
+    """
+    kernel, windows, parts = layer.kernel, layer.pooled, 2
+
+    @intrinsic
+    def add_taps(typing, total, total_at, x, x_at, factors, factors_at):
+        n = types.intp
+        signature = types.void(total, n, x, n, factors, n)
+
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            total_ptr, x_ptr, factor_ptr = (
+                _vectors(context, builder, kinds[i], args[i], size)
+                for i, size in ((0, LANES), (2, 1), (4, LANES))
+            )
+            fma = _muladd(builder, LANES)
+            sums = [[_new_sum(builder, LANES) for _ in range(parts)] for _ in range(kernel)]
+            with cgutils.for_range(builder, _int(windows)) as loop:
+                x_window = builder.add(args[3], builder.mul(loop.index, _int(2)))
+                window = builder.mul(loop.index, _int(4 * layer.outputs))
+                window = builder.add(args[5], window)
+                for down in range(2):
+                    pixels = [
+                        _broadcast(
+                            builder,
+                            builder.extract_element(
+                                builder.load(
+                                    x_ptr(builder.add(x_window, _int(down * layer.pitch + right))),
+                                    align=4,
+                                ),
+                                _int(0),
+                            ),
+                            LANES,
+                        )
+                        for right in range(kernel + 1)
+                    ]
+                    for right in range(2):
+                        for part in range(parts):
+                            shift = (2 * down + right) * layer.outputs + part * LANES
+                            factor = builder.load(
+                                factor_ptr(builder.add(window, _int(shift))), align=4
+                            )
+                            for tap in range(kernel):
+                                cell = sums[tap][part]
+                                builder.store(
+                                    builder.call(
+                                        fma, [pixels[tap + right], factor, builder.load(cell)]
+                                    ),
+                                    cell,
+                                )
+            for tap in range(kernel):
+                for part in range(parts):
+                    at = builder.add(args[1], _int(tap * layer.outputs + part * LANES))
+                    _add_to(builder, total_ptr(at), builder.load(sums[tap][part]))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add_taps
+
+
+# ---------------------------------------------------------------------------------------------
+# One layer, one sample
+
+
+def make_forward(layer: Layer):
+    """Compiled (x, x_at, w, bias, out, out_at, out_pitch, code, code_at): one sample's layer.
+
+    out: channels-last with out_pitch floats per row; code: uint8 (pooled, pooled, outputs), the
+    winner of each window or CLOSED.
+    """
+    many, one = make_tile(layer, WINDOWS), make_tile(layer, 1)
+    outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
+    block_size = layer.kernel * layer.kernel * inputs * BLOCK
+
+    @njit(nogil=True)
+    def forward(x, x_at, w, bias, out, out_at, out_pitch, code, code_at):
+        for block in range(outputs // BLOCK):
+            w_at, channel = block * block_size, block * BLOCK
+            for row in range(pooled):
+                x_row = x_at + 2 * row * pitch
+                out_row = out_at + row * out_pitch + channel
+                code_row = code_at + row * pooled * outputs + channel
+                column = 0
+                while column + WINDOWS <= pooled:
+                    many(
+                        x, x_row + 2 * column * inputs, w, w_at, bias, channel,
+                        out, out_row + column * outputs, code, code_row + column * outputs,
+                    )  # fmt: skip
+                    column += WINDOWS
+                while column < pooled:
+                    one(
+                        x, x_row + 2 * column * inputs, w, w_at, bias, channel,
+                        out, out_row + column * outputs, code, code_row + column * outputs,
+                    )  # fmt: skip
+                    column += 1
+
+    return forward
+
+
+def make_backward(layer: Layer):
+    """Compiled (d_out, d_at, d_pitch, code, code_at, x, x_at, w, d_w, d_bias, d_x, scratch).
+
+    One sample's layer, row by row of pooling windows. d_out: gradient of the output, d_pitch
+    floats per row; adds to d_w [K][outputs][taps], d_bias (outputs,) and, unless the
+    layer is the first, to d_x like the padded x. w: [K][outputs][taps].
+
+    The winners with open ReLU are listed twice: by channel, for the gradient of its filter, a sum
+    of scaled patches of x; and by position, for that of x, a sum of scaled filters.
+    """
+    kernel, outputs, pooled = layer.kernel, layer.outputs, layer.pooled
+    pitch, inputs, taps = layer.pitch, layer.inputs, layer.taps
+    rows, part = ROWS, taps if LANES == 16 else taps // 2  # of a filter, per call
+    rest = kernel % rows
+    filter_rows = make_rows(LANES, part // LANES, rows)
+    last_rows = make_rows(LANES, part // LANES, rest or 1)
+    patch_row = make_rows(LANES, part // LANES, 1)
+
+    @njit(nogil=True)
+    def backward(d_out, d_at, d_pitch, code, code_at, x, x_at, w, d_w, d_bias, d_x, lists):
+        of_channel, by_channel, channel_factor, of_place, by_place, place_factor = lists
+        for row in range(pooled):
+            of_channel[:outputs] = 0
+            of_place[: 6 * pooled] = 0
+            for column in range(pooled):
+                d_here = d_at + row * d_pitch + column * outputs
+                code_here = code_at + (row * pooled + column) * outputs
+                x_here = 2 * row * pitch + 2 * column * inputs
+                for channel in range(outputs):
+                    winner = np.int64(_get(code, code_here + channel))
+                    down, right = winner >> 1, winner & 1
+                    factor = _get(d_out, d_here + channel)
+                    count = _get(of_channel, channel)
+                    i = channel * pooled + count
+                    _put(by_channel, i, x_here + down * pitch + right * inputs)
+                    _put(channel_factor, i, factor)
+                    _put(of_channel, channel, count + (winner < CLOSED))
+                    # What is closed goes to a place in a third row, which nothing reads.
+                    place = down * 2 * pooled + 2 * column + right
+                    count = _get(of_place, place)
+                    i = place * outputs + count
+                    _put(by_place, i, channel * taps)
+                    _put(place_factor, i, factor)
+                    _put(of_place, place, count + 1)
+            for channel in range(outputs):
+                total = np.float32(0)
+                for i in range(channel * pooled, channel * pooled + of_channel[channel]):
+                    total += _get(channel_factor, i)
+                d_bias[channel] += total
+            for k in range(0, kernel - rest, rows):
+                for channel in range(outputs):
+                    for j in range(0, taps, part):
+                        filter_rows(
+                            d_w, (k * outputs + channel) * taps + j, outputs * taps,
+                            x, x_at + k * pitch + j, pitch,
+                            by_channel, channel_factor, channel * pooled, of_channel[channel],
+                        )  # fmt: skip
+            if rest > 0:
+                k = kernel - rest
+                for channel in range(outputs):
+                    for j in range(0, taps, part):
+                        last_rows(
+                            d_w, (k * outputs + channel) * taps + j, outputs * taps,
+                            x, x_at + k * pitch + j, pitch,
+                            by_channel, channel_factor, channel * pooled, of_channel[channel],
+                        )  # fmt: skip
+            for k in range(kernel):
+                for down in range(2):
+                    for right in range(2 * pooled):
+                        place = down * 2 * pooled + right
+                        d_place = (2 * row + down + k) * pitch + right * inputs
+                        for j in range(0, taps, part):
+                            patch_row(
+                                d_x, d_place + j, 0, w, k * outputs * taps + j, 0,
+                                by_place, place_factor, place * outputs, of_place[place],
+                            )  # fmt: skip
+
+    return backward
+
+
+def make_first_backward(layer: Layer):
+    """Compiled (d_out, d_at, d_pitch, code, code_at, x, x_at, d_w, d_bias, factors).
+
+    As `make_backward`, for the layer whose input is the picture: 5 taps are too few to make a
+    list worth its while. d_w: [K][K][outputs]; factors: scratch [pooled][4][outputs], the gradient
+    of each place of each window, zero for all but the winners.
+    """
+    kernel, outputs, pooled, pitch = layer.kernel, layer.outputs, layer.pooled, layer.pitch
+    add_taps = make_picture_taps(layer)
+
+    @njit(nogil=True)
+    def backward(d_out, d_at, d_pitch, code, code_at, x, x_at, d_w, d_bias, factors):
+        for row in range(pooled):
+            for column in range(pooled):
+                d_here = d_at + row * d_pitch + column * outputs
+                code_here = code_at + (row * pooled + column) * outputs
+                for channel in range(0, outputs, BLOCK):
+                    _spread(
+                        d_out, d_here + channel, code, code_here + channel,
+                        factors, 4 * column * outputs + channel, outputs, d_bias, channel,
+                    )  # fmt: skip
+            for k in range(kernel):
+                for channel in range(0, outputs, BLOCK):
+                    add_taps(
+                        d_w, k * kernel * outputs + channel,
+                        x, x_at + (2 * row + k) * pitch, factors, channel,
+                    )  # fmt: skip
+
+    return backward
+
+
+_forward1, _forward2, _forward3, _forward4 = (make_forward(layer) for layer in LAYERS)
+_backward1 = make_first_backward(LAYERS[0])
+_backward2, _backward3, _backward4 = (make_backward(layer) for layer in LAYERS[1:])
+
+WIDTH = LAYERS[0].height  # of a picture
+# Elements of one sample's arrays.
+INPUTS = tuple(layer.padded * layer.pitch for layer in LAYERS)
+CODES = tuple(layer.pooled**2 * layer.outputs for layer in LAYERS)
+PITCHES = tuple(layer.pitch for layer in LAYERS)
+ORIGINS = tuple(layer.origin for layer in LAYERS)
+LAST_PITCH = LAYERS[3].pooled * LAYERS[3].outputs
+PIXELS = LAYERS[3].pooled ** 2  # of a map of the last layer
+MAPS = LAYERS[3].outputs
+
+
+@njit(cache=True, nogil=True)
+def features(pictures, first, count, w, bias, x, code, last, out):
+    """Features (maps, height, width) of `count` pictures, kept as samples first, first + 1, ...
+
+    pictures: (count * WIDTH * WIDTH,); w, bias, x, code: one array per layer, x and code with all
+    samples; last: scratch of FEATURES; out: (samples * FEATURES,).
+    """
+    for i in range(count):
+        sample = first + i
+        for row in range(WIDTH):
+            at = sample * INPUTS[0] + ORIGINS[0] + row * PITCHES[0]
+            x[0][at : at + WIDTH] = pictures[(i * WIDTH + row) * WIDTH :][:WIDTH]
+        _forward1(
+            x[0], sample * INPUTS[0], w[0], bias[0],
+            x[1], sample * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], sample * CODES[0],
+        )  # fmt: skip
+        _forward2(
+            x[1], sample * INPUTS[1], w[1], bias[1],
+            x[2], sample * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], sample * CODES[1],
+        )  # fmt: skip
+        _forward3(
+            x[2], sample * INPUTS[2], w[2], bias[2],
+            x[3], sample * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], sample * CODES[2],
+        )  # fmt: skip
+        _forward4(
+            x[3], sample * INPUTS[3], w[3], bias[3],
+            last, 0, LAST_PITCH, code[3], sample * CODES[3],
+        )  # fmt: skip
+        for pixel in range(PIXELS):
+            for channel in range(MAPS):
+                out[sample * FEATURES + channel * PIXELS + pixel] = last[pixel * MAPS + channel]
+
+
+@njit(cache=True, nogil=True)
+def features_backward(d_out, samples, w, x, code, d_last, d_x, d_w, d_bias, lists, factors):
+    """Adds the gradient of the convolutions to d_w and d_bias, one array per layer.
+
+    d_out: (samples * FEATURES,), gradient of the features (maps, height, width); d_last, d_x,
+    lists and factors: scratch.
+    """
+    for sample in range(samples):
+        for pixel in range(PIXELS):
+            for channel in range(MAPS):
+                at = sample * FEATURES + channel * PIXELS + pixel
+                d_last[pixel * MAPS + channel] = d_out[at]
+        for layer_d_x in d_x:
+            layer_d_x[:] = 0.0
+        _backward4(
+            d_last, 0, LAST_PITCH, code[3], sample * CODES[3], x[3], sample * INPUTS[3],
+            w[3], d_w[3], d_bias[3], d_x[3], lists,
+        )  # fmt: skip
+        _backward3(
+            d_x[3], ORIGINS[3], PITCHES[3], code[2], sample * CODES[2], x[2], sample * INPUTS[2],
+            w[2], d_w[2], d_bias[2], d_x[2], lists,
+        )  # fmt: skip
+        _backward2(
+            d_x[2], ORIGINS[2], PITCHES[2], code[1], sample * CODES[1], x[1], sample * INPUTS[1],
+            w[1], d_w[1], d_bias[1], d_x[1], lists,
+        )  # fmt: skip
+        _backward1(
+            d_x[1], ORIGINS[1], PITCHES[1], code[0], sample * CODES[0], x[0], sample * INPUTS[0],
+            d_w[0], d_bias[0], factors,
+        )  # fmt: skip
+
+
+_products4, _products4_fetch = make_products(4, 4, False), make_products(4, 4, True)
+_products1, _products1_fetch = make_products(1, 4, False), make_products(1, 4, True)
+
+
+@njit(cache=True, nogil=True)
+def add_linear(x, envs, w, rows, length, out):
+    """out (envs, rows) += x (envs, length) @ w (rows, length).T.
+
+    rows: a multiple of 4; length: of LANES. Few rows of x: w is read from memory once, and that
+    is what takes the time.
+    """
+    for row in range(0, rows, 4):
+        w_at = row * length
+        if envs >= 4:
+            _products4_fetch(x, 0, w, w_at, length, out, row, rows)
+            first = 4
+        else:
+            _products1_fetch(x, 0, w, w_at, length, out, row, rows)
+            first = 1
+        blocks = (envs - first) // 4
+        for env in range(first, first + 4 * blocks, 4):
+            _products4(x, env * length, w, w_at, length, out, env * rows + row, rows)
+        for env in range(first + 4 * blocks, envs):
+            _products1(x, env * length, w, w_at, length, out, env * rows + row, rows)
+
+
+# ---------------------------------------------------------------------------------------------
+# The network during a rollout
+
+
+class PlainNetwork:
+    """FastNetwork's twin in plain PyTorch, on any device; the contract is the same."""
+
+    def __init__(self, model: nn.Module, num_envs: int, num_steps: int):
+        self.model = model
+        self.begin()
+
+    def begin(self) -> None:
+        self.steps: list[tuple[Tensor, ...]] = []
+
+    def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+        hx, cx = hx.clone(), cx.clone()
+        if self.steps:
+            hx.requires_grad_()
+            cx.requires_grad_()
+        with torch.enable_grad():
+            value, logit, after = self.model((obs, (hx, cx)))
+        self.steps.append((value[:, 0], logit, hx, cx, *after))
+        return value[:, 0].detach(), logit.detach(), after[0].detach(), after[1].detach()
+
+    def evaluate(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            value, logit, (hx, cx) = self.model((obs, (hx, cx)))
+        return value[:, 0], logit, hx, cx
+
+    def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
+        flowing: list[Tensor] = []  # gradient of hx and cx after the step at hand
+        for t in reversed(range(len(self.steps))):
+            value, logit, hx, cx, *after = self.steps[t]
+            gradients = [d_values[t], d_logits[t]]
+            if flowing:
+                gradients += [torch.where(ended[t, :, None], 0.0, d) for d in flowing]
+            outputs = [value, logit, *after][: len(gradients)]
+            torch.autograd.backward(outputs, gradients)
+            flowing = [x.grad if x.grad is not None else torch.zeros_like(x) for x in (hx, cx)]
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """The memory of a contiguous tensor."""
+    return x.detach().view(-1).numpy()
+
+
+class FastNetwork:
+    """The network during one rollout: acts step by step, keeping what the backward pass needs.
+
+    model: on the CPU, float32, its parameters with gradients (flatten_parameters); read at
+        begin() and never replaced.
+    num_envs: E, games that act together; num_steps: the most steps of a rollout.
+    """
+
+    def __init__(self, model: A3Clstm, num_envs: int, num_steps: int):
+        self.model = model
+        self.num_envs, self.num_steps = num_envs, num_steps
+        self.convs = (model.conv1, model.conv2, model.conv3, model.conv4)
+        hidden = model.hidden_size
+        # One step more than a rollout has: evaluate() works there.
+        steps = num_steps + 1
+        samples = steps * num_envs
+        # Convolutions. Padding is zero for ever: nothing writes there.
+        self.x = tuple(torch.zeros(samples * size).numpy() for size in INPUTS)
+        self.code = tuple(torch.zeros(samples * size, dtype=torch.uint8).numpy() for size in CODES)
+        self.last = torch.empty(FEATURES).numpy()
+        self.packed = tuple(  # for acting
+            torch.empty(y.outputs // BLOCK, y.kernel, y.kernel, y.inputs, BLOCK) for y in LAYERS
+        )
+        self.filters = tuple(  # for the backward pass
+            torch.empty(y.kernel, y.outputs, y.kernel, y.inputs) for y in LAYERS
+        )
+        first = LAYERS[0]
+        self.d_filters = (
+            torch.empty(first.kernel, first.kernel, first.outputs),
+            *(torch.empty_like(w) for w in self.filters[1:]),
+        )
+        self.d_bias = tuple(torch.empty(y.outputs) for y in LAYERS)
+        self.d_x = tuple(torch.empty(size if i else 0).numpy() for i, size in enumerate(INPUTS))
+        by_channel = max(y.pooled * y.outputs for y in LAYERS)
+        by_place = max(6 * y.pooled * y.outputs for y in LAYERS[1:])
+        self.lists = (
+            np.zeros(max(y.outputs for y in LAYERS), np.int64),
+            np.zeros(by_channel, np.int32),
+            np.zeros(by_channel, np.float32),
+            np.zeros(6 * max(y.pooled for y in LAYERS), np.int64),
+            np.zeros(by_place, np.int32),
+            np.zeros(by_place, np.float32),
+        )
+        self.factors = torch.empty(LAYERS[0].pooled * 4 * LAYERS[0].outputs).numpy()
+        # LSTM and heads; (steps, E, .) each.
+        self.features = torch.empty(steps, num_envs, FEATURES)
+        self.hx = torch.empty(steps, num_envs, hidden)
+        self.cx = torch.empty(steps, num_envs, hidden)
+        self.gates = torch.empty(steps, num_envs, 4 * hidden)  # input, forget, cell, output
+        self.tanh_cx = torch.empty(steps, num_envs, hidden)  # of the new cx
+        self.out = torch.empty(steps, num_envs, hidden)  # the new hx
+        self.d_features = torch.empty(samples * FEATURES)
+        self.d_gates = torch.empty(num_steps, num_envs, 4 * hidden)
+        # As the kernels take them.
+        self.packed_w = tuple(w.numpy().reshape(-1) for w in self.packed)
+        self.filters_w = tuple(w.numpy().reshape(-1) for w in self.filters)
+        self.d_filters_w = tuple(w.numpy().reshape(-1) for w in self.d_filters)
+        self.d_bias_w = tuple(b.numpy() for b in self.d_bias)
+        self.bias = tuple(conv.bias.detach().clone() for conv in self.convs)
+        self.bias_w = tuple(b.numpy() for b in self.bias)
+        self.features_w = self.features.numpy().reshape(-1)
+        self.begin()
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """A new rollout: forgets the kept steps and reads the weights anew."""
+        self.t = 0
+        for conv, packed, filters, bias in zip(
+            self.convs, self.packed, self.filters, self.bias, strict=True
+        ):
+            w = conv.weight  # (outputs, inputs, K, K)
+            blocks = w.view(-1, BLOCK, *w.shape[1:])
+            packed.copy_(blocks.permute(0, 3, 4, 2, 1))
+            filters.copy_(w.permute(2, 0, 3, 1))
+            bias.copy_(conv.bias)
+        lstm = self.model.lstm
+        self.lstm_bias = lstm.bias_ih + lstm.bias_hh
+
+    def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One step: obs (E, 1, 80, 80), hx and cx (E, hidden), which are copied.
+
+        Returns value (E,), logit (E, actions), the new hx and cx; new tensors, the caller's.
+        """
+        outputs = self._step(self.t, obs, hx, cx)
+        self.t += 1
+        return outputs
+
+    def evaluate(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+        """As `act`, with the weights of the last begin(), but keeps nothing."""
+        return self._step(self.num_steps, obs, hx, cx)
+
+    @torch.no_grad()
+    def _step(self, t: int, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+        model, lstm, E, H = self.model, self.model.lstm, self.num_envs, self.model.hidden_size
+        features(
+            obs.numpy().reshape(-1), t * E, E, self.packed_w, self.bias_w, self.x, self.code,
+            self.last, self.features_w,
+        )  # fmt: skip
+        self.hx[t] = hx
+        self.cx[t] = cx
+        gates = self.gates[t]
+        gates.copy_(self.lstm_bias.expand_as(gates))
+        for x, w in ((self.features[t], lstm.weight_ih), (self.hx[t], lstm.weight_hh)):
+            if w.shape[1] % LANES:
+                gates.addmm_(x, w.t())
+            else:
+                add_linear(_flat(x), E, _flat(w), len(w), w.shape[1], _flat(gates))
+        gates[:, : 2 * H].sigmoid_()
+        gates[:, 2 * H : 3 * H].tanh_()
+        gates[:, 3 * H :].sigmoid_()
+        let_in, keep, new, let_out = gates.split(H, 1)
+        cx = keep * self.cx[t] + let_in * new
+        hx = torch.mul(let_out, torch.tanh(cx, out=self.tanh_cx[t]), out=self.out[t])
+        value = F.linear(hx, model.critic_linear.weight, model.critic_linear.bias)
+        logit = F.linear(hx, model.actor_linear.weight, model.actor_linear.bias)
+        return value[:, 0], logit, hx.clone(), cx
+
+    @torch.no_grad()
+    def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
+        """Add the gradient of sum(d_values * values + d_logits * logits) to the model's .grad.
+
+        d_values (T, E), d_logits (T, E, actions) for the T steps since begin(); ended (T, E)
+        bool: no gradient flows from step t + 1 to step t where ended[t]. The hx, cx of the first
+        step are constants.
+        """
+        model, lstm, T, H = self.model, self.model.lstm, self.t, self.model.hidden_size
+        samples = T * self.num_envs
+        d_value, d_logit = d_values.reshape(samples, 1), d_logits.reshape(samples, -1)
+        out = self.out[:T].view(samples, H)
+        for head, d in ((model.critic_linear, d_value), (model.actor_linear, d_logit)):
+            head.weight.grad.addmm_(d.t(), out)
+            head.bias.grad += d.sum(0)
+        d_out = torch.addmm(
+            d_value @ model.critic_linear.weight, d_logit, model.actor_linear.weight
+        ).view(T, -1, H)
+        d_hx = d_cx = torch.zeros_like(d_out[0])
+        for t in reversed(range(T)):
+            let_in, keep, new, let_out = self.gates[t].split(H, 1)
+            tanh_cx = self.tanh_cx[t]
+            if t < T - 1:
+                over = ended[t, :, None]
+                d_hx, d_cx = d_hx.masked_fill(over, 0.0), d_cx.masked_fill(over, 0.0)
+            d_hx = d_hx + d_out[t]
+            d_cx = d_cx + d_hx * let_out * (1 - tanh_cx * tanh_cx)
+            d_in, d_keep, d_new, d_let_out = self.d_gates[t].split(H, 1)
+            torch.mul(d_cx * new, let_in * (1 - let_in), out=d_in)
+            torch.mul(d_cx * self.cx[t], keep * (1 - keep), out=d_keep)
+            torch.mul(d_cx * let_in, 1 - new * new, out=d_new)
+            torch.mul(d_hx * tanh_cx, let_out * (1 - let_out), out=d_let_out)
+            if t:
+                d_cx = d_cx * keep
+                d_hx = self.d_gates[t] @ lstm.weight_hh
+        d_gates = self.d_gates[:T].view(samples, -1)
+        lstm.weight_ih.grad.addmm_(d_gates.t(), self.features[:T].view(samples, -1))
+        lstm.weight_hh.grad.addmm_(d_gates.t(), self.hx[:T].view(samples, -1))
+        d_bias = d_gates.sum(0)
+        lstm.bias_ih.grad += d_bias
+        lstm.bias_hh.grad += d_bias
+        d_features = self.d_features[: samples * FEATURES]
+        torch.mm(d_gates, lstm.weight_ih, out=d_features.view(samples, FEATURES))
+        self._backward_convolutions(d_features.numpy(), samples)
+
+    def _backward_convolutions(self, d_features: np.ndarray, samples: int) -> None:
+        for d in (*self.d_filters, *self.d_bias):
+            d.zero_()
+        features_backward(
+            d_features, samples, self.filters_w, self.x, self.code, self.last, self.d_x,
+            self.d_filters_w, self.d_bias_w, self.lists, self.factors,
+        )  # fmt: skip
+        self.model.conv1.weight.grad += self.d_filters[0].permute(2, 0, 1)[:, None]
+        for conv, d_w in zip(self.convs[1:], self.d_filters[1:], strict=True):
+            conv.weight.grad += d_w.permute(1, 3, 0, 2)
+        for conv, d_bias in zip(self.convs, self.d_bias, strict=True):
+            conv.bias.grad += d_bias
+
+
+Network = FastNetwork | PlainNetwork
+
+
+def make_network(model: nn.Module, num_envs: int, num_steps: int) -> Network:
+    """The network of a rollout: fast for an A3Clstm on the CPU if numba is there, else plain."""
+    weight = next(model.parameters())
+    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
+    fast = HAVE_NUMBA and on_cpu and type(model) is A3Clstm
+    return (FastNetwork if fast else PlainNetwork)(model, num_envs, num_steps)
+
+
+def compile_kernels() -> None:
+    """Compile every kernel, or load it from the cache on disk."""
+    model = A3Clstm(num_actions=2, hidden_size=16)
+    flatten_parameters(model)
+    small = make_network(model, num_envs=1, num_steps=1)
+    state = torch.zeros(1, model.hidden_size)
+    small.act(torch.zeros(1, 1, 80, 80), state, state)
+    small.backward(torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool))

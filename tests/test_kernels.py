@@ -1,0 +1,425 @@
+"""The fast network against slow, obvious ground truth in float64, step by step and tap by tap."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import kernels
+from environment import Normalizer, game_config, make_env, read_config
+from kernels import CLOSED, LAYERS, FastNetwork, PlainNetwork, make_network
+from model import A3Clstm, flatten_parameters
+
+CONFIG = f"{sys.modules['model'].__file__.rpartition('model.py')[0]}config.json"
+TOLERANCE = 1e-5  # of ||a - b|| / ||b||, per tensor
+TIE = 1e-6  # of the largest output: two candidates that are nearer than this may both win
+
+fast_only = pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As in a worker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_model(num_actions=3, hidden_size=32, seed=0, dtype=torch.float32):
+    """With flat parameters, as train.py makes them; biases are not zero."""
+    torch.manual_seed(seed)
+    model = A3Clstm(num_actions, hidden_size).to(dtype)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("bias"):
+                p += 0.1 * torch.randn_like(p)
+    flatten_parameters(model)
+    return model
+
+
+def random_pictures(steps, envs, seed=0):
+    return torch.randn(steps, envs, 1, 80, 80, generator=torch.Generator().manual_seed(seed))
+
+
+def real_pictures(env_id, steps, envs):
+    """Normalised observations of a random player; one game per environment."""
+    config = game_config(read_config(CONFIG), env_id)
+    games = []
+    for seed in range(envs):
+        env, normalizer = make_env(env_id, config), Normalizer()
+        env.action_space.seed(seed)
+        obs, _ = env.reset(seed=seed)
+        frames = []
+        for _ in range(40 + steps):
+            obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            frames.append(normalizer.observe(obs[None]))
+            if terminated or truncated:
+                env.reset()
+        games.append(np.stack(frames[-steps:]))
+    return torch.from_numpy(np.stack(games, 1))  # (steps, envs, 1, 80, 80)
+
+
+class Case:
+    """A rollout: what comes in, and the gradient of what goes out."""
+
+    def __init__(self, model, pictures, ended=(), seed=0):
+        self.pictures = pictures
+        self.steps, self.envs = pictures.shape[:2]
+        dtype, actions = pictures.dtype, model.actor_linear.out_features
+        torch.manual_seed(seed)
+        self.hx, self.cx = 0.5 * torch.randn(2, self.envs, model.hidden_size, dtype=dtype)
+        self.d_values = torch.randn(self.steps, self.envs, dtype=dtype)
+        self.d_logits = torch.randn(self.steps, self.envs, actions, dtype=dtype)
+        self.ended = torch.zeros(self.steps, self.envs, dtype=torch.bool)
+        for t, env in ended:
+            self.ended[t, env] = True
+
+
+def play(net, case):
+    """Every output of a rollout of this network: a list of tensors, four per step."""
+    net.begin()
+    hx, cx, outputs = case.hx, case.cx, []
+    for t in range(case.steps):
+        value, logit, hx, cx = net.act(case.pictures[t], hx, cx)
+        outputs += [value, logit, hx, cx]
+        over = case.ended[t, :, None]
+        hx, cx = hx.masked_fill(over, 0.0), cx.masked_fill(over, 0.0)
+    return outputs
+
+
+def gradient(model, net, case):
+    """Gradient of every parameter, by name, after `play`."""
+    for p in model.parameters():
+        p.grad.zero_()
+    net.backward(case.d_values, case.d_logits, case.ended)
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def winners_of(net, case):
+    """Per layer (T * E, C, H, W): 0 to 3, or CLOSED."""
+    samples = case.steps * case.envs
+    return [
+        torch.from_numpy(code)[: samples * y.pooled**2 * y.outputs]
+        .view(samples, y.pooled, y.pooled, y.outputs)
+        .permute(0, 3, 1, 2)
+        .long()
+        for code, y in zip(net.code, LAYERS, strict=True)
+    ]
+
+
+def windows(x):
+    """(N, C, H, W) to (N, C, H // 2, W // 2, 4), row-major inside a window."""
+    n, c, h, w = x.shape
+    x = x[:, :, : h // 2 * 2, : w // 2 * 2].reshape(n, c, h // 2, 2, w // 2, 2)
+    return x.permute(0, 1, 2, 4, 3, 5).flatten(4)
+
+
+def ground_truth(model, case, winners=None):
+    """(outputs, gradient by name) in float64 by autograd through the whole rollout.
+
+    winners: take these, having checked that they are the largest up to TIE; None: the largest.
+    """
+    model = copy.deepcopy(model).double()
+    convs = (model.conv1, model.conv2, model.conv3, model.conv4)
+    x = case.pictures.double().flatten(0, 1)
+    for i, (conv, layer) in enumerate(zip(convs, LAYERS, strict=True)):
+        y = windows(F.conv2d(x, conv.weight, conv.bias, padding=layer.padding))
+        if winners is None:
+            x = F.relu(y.amax(-1))
+            continue
+        opened = winners[i] != CLOSED
+        best = y.gather(-1, (winners[i] * opened)[..., None])[..., 0]
+        near = TIE * y.abs().max()
+        assert ((y.amax(-1) - best) * opened).max() <= near
+        assert (y.amax(-1) * ~opened).max() <= near
+        assert (best * opened).min() >= -near
+        x = best * opened
+    x = x.flatten(1).unflatten(0, (case.steps, case.envs))
+    hx, cx = case.hx.double(), case.cx.double()
+    outputs, loss = [], 0.0
+    for t in range(case.steps):
+        hx, cx = model.lstm(x[t], (hx, cx))
+        value, logit = model.critic_linear(hx)[:, 0], model.actor_linear(hx)
+        outputs += [value, logit, hx, cx]
+        loss = loss + (case.d_values[t] * value).sum() + (case.d_logits[t] * logit).sum()
+        keep = (~case.ended[t, :, None]).double()
+        hx, cx = hx * keep, cx * keep
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return outputs, dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+
+
+def assert_close(a, b, what=""):
+    a, b = a.double(), b.double()
+    assert (a - b).norm() <= TOLERANCE * b.norm(), (what, float((a - b).norm() / b.norm()))
+
+
+def check(model, case, num_steps=None):
+    """Outputs and gradient of FastNetwork are the true ones."""
+    net = FastNetwork(model, case.envs, num_steps or case.steps)
+    outputs = play(net, case)
+    grads = gradient(model, net, case)
+    true_outputs, true_grads = ground_truth(model, case, winners_of(net, case))
+    for i, (a, b) in enumerate(zip(outputs, true_outputs, strict=True)):
+        assert_close(a, b, ("step, output", divmod(i, 4)))
+    for name, grad in grads.items():
+        assert_close(grad, true_grads[name], name)
+    return net, grads
+
+
+@fast_only
+@pytest.mark.parametrize("envs", [1, 8])
+@pytest.mark.parametrize("hidden_size", [10, 512])
+def test_random_pictures(envs, hidden_size):
+    model = make_model(hidden_size=hidden_size)
+    check(model, Case(model, random_pictures(2, envs)))
+
+
+@fast_only
+@pytest.mark.parametrize("envs", [1, 8])
+@pytest.mark.parametrize("env_id", ["Pong-v0", "Breakout-v4"])
+def test_real_pictures(env_id, envs):
+    model = make_model(num_actions=6, hidden_size=512)
+    check(model, Case(model, real_pictures(env_id, 2 if envs > 1 else 5, envs)))
+
+
+@fast_only
+def test_a_long_rollout():
+    model = make_model(hidden_size=64)
+    check(model, Case(model, random_pictures(20, 2), ended=[(3, 0), (19, 1)]))
+
+
+@fast_only
+def test_no_gradient_flows_across_an_end():
+    model = make_model()
+    pictures = random_pictures(4, 2)
+    check(model, Case(model, pictures, ended=[(1, 0), (2, 1)]))
+    # Everything ends after step 1: what follows has no part in the gradient of what went before.
+    whole = Case(model, pictures, ended=[(1, 0), (1, 1)])
+    before = Case(model, pictures, ended=[(1, 0), (1, 1)])
+    whole.d_values[2:] = 0.0
+    whole.d_logits[2:] = 0.0
+    before.pictures, before.steps = pictures[:2], 2
+    for name in ("d_values", "d_logits", "ended"):
+        setattr(before, name, getattr(before, name)[:2])
+    _, a = check(model, whole)
+    _, b = check(model, before)
+    for name in a:
+        assert_close(a[name], b[name], name)
+
+
+@fast_only
+def test_a_rollout_may_stop_early_and_is_then_forgotten():
+    model = make_model()
+    long, short = (Case(model, random_pictures(n, 2, seed=n)) for n in (6, 2))
+    net, _ = check(model, short, num_steps=6)
+    for case in (long, short, long):
+        play(net, case)
+        grads = gradient(model, net, case)
+        for name, true in ground_truth(model, case, winners_of(net, case))[1].items():
+            assert_close(grads[name], true, name)
+
+
+@fast_only
+def test_among_equals_the_first_wins_as_in_pytorch():
+    model = make_model()
+    pictures = torch.full((1, 2, 1, 80, 80), 0.7)
+    pictures[0, 1] = 0.0
+    net, _ = check(model, Case(model, pictures))
+    x = pictures.flatten(0, 1)
+    for i, layer in enumerate(LAYERS[:2]):
+        conv = (model.conv1, model.conv2)[i]
+        # Away from the border all windows are the same.
+        x = F.conv2d(x, conv.weight, conv.bias, padding=layer.padding)
+        x = F.relu(F.max_pool2d(x, 2))
+        found = winners_of(net, Case(model, pictures))[i]
+        inner = found[:, :, 4:-4, 4:-4]
+        assert ((inner == 0) | (inner == CLOSED)).all()
+        assert 0 < (inner == 0).float().mean() < 1
+        assert torch.equal(inner != CLOSED, x[:, :, 4:-4, 4:-4] > 0)
+
+
+@fast_only
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_dead_layer_has_no_gradient(number):
+    model = make_model()
+    with torch.no_grad():
+        getattr(model, f"conv{number}").bias.fill_(-1e3)
+    _, grads = check(model, Case(model, random_pictures(2, 2)))
+    for i in range(1, number + 1):
+        assert not grads[f"conv{i}.weight"].any()
+        assert not grads[f"conv{i}.bias"].any()
+    assert grads["lstm.bias_ih"].any()
+
+
+@fast_only
+def test_single_dead_channels():
+    model = make_model()
+    with torch.no_grad():
+        for conv in (model.conv1, model.conv2, model.conv3, model.conv4):
+            conv.bias[::3] = -1e3
+    check(model, Case(model, random_pictures(2, 2)))
+
+
+@fast_only
+def test_gradients_are_added():
+    model = make_model()
+    case = Case(model, random_pictures(2, 2))
+    net, once = check(model, case)
+    net.backward(case.d_values, case.d_logits, case.ended)
+    for name, p in model.named_parameters():
+        assert_close(p.grad, 2 * once[name], name)
+
+
+@fast_only
+def test_a_new_rollout_uses_the_new_weights():
+    model = make_model()
+    case = Case(model, random_pictures(2, 2))
+    net, _ = check(model, case)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.roll(p, 1, 0) * 1.1)
+    outputs = play(net, case)
+    grads = gradient(model, net, case)
+    true_outputs, true_grads = ground_truth(model, case, winners_of(net, case))
+    for a, b in zip(outputs, true_outputs, strict=True):
+        assert_close(a, b)
+    for name, grad in grads.items():
+        assert_close(grad, true_grads[name], name)
+
+
+@fast_only
+def test_evaluation_keeps_nothing_and_outputs_are_the_callers():
+    model = make_model()
+    case = Case(model, random_pictures(3, 2))
+    net, grads = check(model, case)
+    first = play(net, case)
+    kept = [x.clone() for x in first]
+    evaluated = net.evaluate(case.pictures[0], case.hx, case.cx)
+    for a, b in zip(evaluated, first[:4], strict=True):
+        assert torch.equal(a, b)
+    again = gradient(model, net, case)
+    assert all(torch.equal(grads[name], again[name]) for name in grads)
+    other = Case(model, random_pictures(3, 2, seed=9))
+    play(net, other)
+    assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
+    # The caller may change what it was given and what it gave.
+    net.begin()
+    _, _, hx, cx = net.act(case.pictures[0], case.hx, case.cx)
+    net.act(case.pictures[1], hx, cx)
+    net.act(case.pictures[2], *first[6:8])
+    hx.zero_()
+    cx.zero_()
+    changed = gradient(model, net, case)
+    assert all(torch.equal(grads[name], changed[name]) for name in grads)
+
+
+@fast_only
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "name", ["conv1.weight", "conv2.bias", "conv3.weight", "conv4.weight", "lstm.weight_hh"]
+)
+def test_a_weight_that_is_not_finite_shows_in_the_gradient(name, bad):
+    model = make_model()
+    with torch.no_grad():
+        dict(model.named_parameters())[name].view(-1)[0] = bad
+    case = Case(model, random_pictures(2, 2))
+    net = FastNetwork(model, 2, 2)
+    play(net, case)
+    grads = gradient(model, net, case)
+    assert not torch.isfinite(torch.cat([g.flatten() for g in grads.values()]).norm())
+
+
+@fast_only
+@pytest.mark.parametrize("what", ["d_values", "d_logits"])
+def test_a_loss_that_is_not_a_number_shows_in_every_gradient(what):
+    model = make_model()
+    case = Case(model, random_pictures(2, 1))
+    getattr(case, what)[0, 0] = float("nan")
+    net = FastNetwork(model, 1, 2)
+    play(net, case)
+    for name, grad in gradient(model, net, case).items():
+        head = {"d_values": "actor", "d_logits": "critic"}[what]
+        assert name.startswith(head) or grad.isnan().any(), name
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+def test_the_plain_twin_has_the_same_contract(envs):
+    model = make_model()
+    case = Case(model, random_pictures(3, envs), ended=[(1, envs - 1)])
+    net = PlainNetwork(model, envs, 5)
+    evaluated = net.evaluate(case.pictures[0], case.hx, case.cx)
+    for _ in range(2):
+        outputs = play(net, case)
+        grads = gradient(model, net, case)
+        true_outputs, true_grads = ground_truth(model, case)
+        for a, b in zip(outputs, true_outputs, strict=True):
+            assert_close(a, b)
+        for name, grad in grads.items():
+            assert_close(grad, true_grads[name], name)
+    for a, b in zip(evaluated, outputs[:4], strict=True):
+        assert_close(a, b)
+
+
+def test_the_plain_twin_against_finite_differences():
+    """Central differences along a random direction in each tensor, in double precision."""
+    model = make_model(hidden_size=6, dtype=torch.float64)
+    case = Case(model, random_pictures(3, 2).double(), ended=[(0, 1)])
+    net = PlainNetwork(model, 2, 3)
+
+    def loss():
+        outputs = play(net, case)
+        return sum(
+            float((case.d_values[t] * outputs[4 * t]).sum())
+            + float((case.d_logits[t] * outputs[4 * t + 1]).sum())
+            for t in range(case.steps)
+        )
+
+    loss()
+    grads = gradient(model, net, case)
+    for name, p in model.named_parameters():
+        direction = torch.randn_like(p)
+        step = 1e-6 * direction / direction.norm()
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                p += sign * step
+            ends.append(loss())
+            with torch.no_grad():
+                p -= sign * step
+        expected = float((grads[name] * step).sum())
+        assert (ends[0] - ends[1]) / 2 == pytest.approx(expected, rel=1e-3, abs=1e-11), name
+
+
+def test_without_numba_the_plain_twin_plays():
+    """In a process of its own: whether Numba is there is found out at import."""
+    script = """
+import sys
+sys.modules["numba"] = None
+import torch, kernels
+from model import A3Clstm
+kernels.compile_kernels()
+net = kernels.make_network(A3Clstm(3, 16), 2, 1)
+state = torch.zeros(2, 16)
+assert net.act(torch.zeros(2, 1, 80, 80), state, state)[1].shape == (2, 3)
+print(type(net).__name__)
+"""
+    folder = Path(kernels.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["PlainNetwork"], done.stderr
+
+
+def test_the_choice_is_made_once(monkeypatch):
+    model = make_model()
+    fast = FastNetwork if kernels.HAVE_NUMBA else PlainNetwork
+    assert type(make_network(model, 2, 3)) is fast
+    assert type(make_network(model.double(), 2, 3)) is PlainNetwork
+    monkeypatch.setattr(kernels, "HAVE_NUMBA", False)
+    assert type(make_network(make_model(), 2, 3)) is PlainNetwork
