@@ -36,13 +36,18 @@ def game_seed(seed: int, *stream: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=stream)
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the defaults, except where there is none."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, []) else super()._get_help_string(action)
+
+
 class LineParser(argparse.ArgumentParser):
     """Argument parser whose errors are one line, without the usage before it."""
 
     def __init__(self, **kwargs):
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs
-        )
+        super().__init__(allow_abbrev=False, formatter_class=Help, **kwargs)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -18,7 +18,8 @@ from utils import StopSignal
 
 PROJECT = Path(main.__file__).parent
 SMALL = ["--workers", "2", "--envs-per-worker", "1", "--num-steps", "5", "--hidden-size", "16"]
-SMALL += ["--max-episode-length", "40", "--env-config", str(PROJECT / "config.json"), "--eval-episodes", "2"]
+SMALL += ["--max-episode-length", "40", "--eval-episodes", "2"]
+SMALL += ["--env-config", str(PROJECT / "config.json")]
 
 
 class Command:
