@@ -17,6 +17,7 @@ Numba has no vector type, so the inner loops are written in LLVM's language (the
 their sums stay in as many vector registers as the machine has.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -644,13 +645,13 @@ MAPS = LAYERS[3].outputs
 
 
 @njit(cache=True, nogil=True)
-def features(pictures, first, count, w, bias, x, code, last, out):
-    """Features (maps, height, width) of `count` pictures, kept as samples first, first + 1, ...
+def features(pictures, first, rows, w, bias, x, code, last, out):
+    """Features (maps, height, width) of these rows of the pictures, kept as samples first + row.
 
-    pictures: (count * WIDTH * WIDTH,); w, bias, x, code: one array per layer, x and code with all
-    samples; last: scratch of FEATURES; out: (samples * FEATURES,).
+    pictures: (E * WIDTH * WIDTH,); rows: int64; w, bias, x, code: one array per layer, x and code
+    with all samples; last: scratch of FEATURES; out: (samples * FEATURES,).
     """
-    for i in range(count):
+    for i in rows:
         sample = first + i
         for row in range(WIDTH):
             at = sample * INPUTS[0] + ORIGINS[0] + row * PITCHES[0]
@@ -758,7 +759,9 @@ class PlainNetwork:
         self.steps.append((value[:, 0], logit, hx, cx, *after))
         return value[:, 0].detach(), logit.detach(), after[0].detach(), after[1].detach()
 
-    def evaluate(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+    def evaluate(
+        self, obs: Tensor, hx: Tensor, cx: Tensor, rows: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
         with torch.no_grad():
             value, logit, (hx, cx) = self.model((obs, (hx, cx)))
         return value[:, 0], logit, hx, cx
@@ -791,6 +794,7 @@ class FastNetwork:
     def __init__(self, model: A3Clstm, num_envs: int, num_steps: int):
         self.model = model
         self.num_envs, self.num_steps = num_envs, num_steps
+        self.all_rows = np.arange(num_envs)
         self.convs = (model.conv1, model.conv2, model.conv3, model.conv4)
         hidden = model.hidden_size
         # One step more than a rollout has: evaluate() works there.
@@ -825,7 +829,7 @@ class FastNetwork:
         )
         self.factors = torch.empty(LAYERS[0].pooled * 4 * LAYERS[0].outputs).numpy()
         # LSTM and heads; (steps, E, .) each.
-        self.features = torch.empty(steps, num_envs, FEATURES)
+        self.features = torch.zeros(steps, num_envs, FEATURES)
         self.hx = torch.empty(steps, num_envs, hidden)
         self.cx = torch.empty(steps, num_envs, hidden)
         self.gates = torch.empty(steps, num_envs, 4 * hidden)  # input, forget, cell, output
@@ -863,19 +867,27 @@ class FastNetwork:
 
         Returns value (E,), logit (E, actions), the new hx and cx; new tensors, the caller's.
         """
-        outputs = self._step(self.t, obs, hx, cx)
+        outputs = self._step(self.t, obs, hx, cx, self.all_rows)
         self.t += 1
         return outputs
 
-    def evaluate(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
-        """As `act`, with the weights of the last begin(), but keeps nothing."""
-        return self._step(self.num_steps, obs, hx, cx)
+    def evaluate(
+        self, obs: Tensor, hx: Tensor, cx: Tensor, rows: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        """As `act`, with the weights of the last begin(), but keeps nothing.
+
+        rows: whose outputs are wanted; those of the others are undefined. None: all.
+        """
+        rows = self.all_rows if rows is None else np.array(rows, np.int64)
+        return self._step(self.num_steps, obs, hx, cx, rows)
 
     @torch.no_grad()
-    def _step(self, t: int, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+    def _step(
+        self, t: int, obs: Tensor, hx: Tensor, cx: Tensor, rows: np.ndarray
+    ) -> tuple[Tensor, ...]:
         model, lstm, E, H = self.model, self.model.lstm, self.num_envs, self.model.hidden_size
         features(
-            obs.numpy().reshape(-1), t * E, E, self.packed_w, self.bias_w, self.x, self.code,
+            obs.numpy().reshape(-1), t * E, rows, self.packed_w, self.bias_w, self.x, self.code,
             self.last, self.features_w,
         )  # fmt: skip
         self.hx[t] = hx

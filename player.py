@@ -93,7 +93,7 @@ class Player:
     """A batch of E games, the network that plays them and its LSTM state.
 
     The batch has a fixed number of rows; a row whose game is over stands still until it is
-    started again, and costs what a live one costs.
+    started again.
 
     network: for E games, see kernels.network.
     count_lives: a lost life ends the training episode, and with it the LSTM's memory.
@@ -104,7 +104,7 @@ class Player:
         self, network: Network, games: Sequence[Game], count_lives: bool, learning: bool = False
     ):
         self.network = network
-        self.act = network.act if learning else network.evaluate
+        self.learning = learning
         self.games = games
         self.count_lives = count_lives
         self.device = next(network.model.parameters()).device
@@ -132,7 +132,7 @@ class Player:
         Ends inside the batch set the LSTM state of their rows to zero; the caller starts games
         that are over.
         """
-        value, logit, self.hx, self.cx = self.act(self.obs, self.hx, self.cx)
+        value, logit, self.hx, self.cx = self._think()
         action = self._choose(logit, greedy)
         reward = np.zeros(len(self.games), dtype=np.float32)
         ended = np.zeros((2, len(self.games)), dtype=bool)  # terminated, truncated
@@ -159,6 +159,13 @@ class Player:
             truncated,
             cut_value,
         )
+
+    def _think(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Value (E,), logit (E, actions), new hx and cx."""
+        if self.learning:
+            return self.network.act(self.obs, self.hx, self.cx)
+        rows = [row for row, game in enumerate(self.games) if not game.over]
+        return self.network.evaluate(self.obs, self.hx, self.cx, rows)
 
     def _choose(self, logit: Tensor, greedy: bool) -> np.ndarray:
         """(E,) actions. Each row draws from the stream of its own game."""

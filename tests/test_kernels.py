@@ -423,3 +423,19 @@ def test_the_choice_is_made_once(monkeypatch):
     assert type(make_network(model.double(), 2, 3)) is PlainNetwork
     monkeypatch.setattr(kernels, "HAVE_NUMBA", False)
     assert type(make_network(make_model(), 2, 3)) is PlainNetwork
+
+
+def test_the_outputs_of_a_row_do_not_depend_on_the_others():
+    """Bit for bit: what evaluation with any number of games side by side relies on."""
+    model = make_model()
+    net = FastNetwork(model, 8, 0)
+    obs = torch.randn(8, 1, 80, 80)
+    hx, cx = torch.randn(2, 8, model.hidden_size)
+    together = net.evaluate(obs, hx, cx)
+    for row in (0, 3, 7):
+        alone = torch.zeros_like(obs)
+        alone[row] = obs[row]
+        here = torch.tensor([row])
+        states = [torch.zeros_like(x).index_copy(0, here, x[here]) for x in (hx, cx)]
+        for a, b in zip(net.evaluate(alone, *states, [row]), together, strict=True):
+            assert torch.equal(a[row], b[row])
