@@ -3,6 +3,7 @@
 import csv
 import glob
 import hashlib
+import io
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import cv2
 import torch
 from torch import Tensor, nn
 
@@ -74,16 +76,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what decides about a score."""
-    packages = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python-headless")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+    packages = ("torch", "gymnasium", "ale-py", "numpy")
+    found = {name: version(name) for name in packages}
+    return {"python": platform.python_version(), "opencv": cv2.__version__, **found}
+
+
+def to_bytes(content: dict) -> bytes:
+    """What torch.save writes. In memory first: a full disk is then an OSError, nothing else."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def save_model(path: Path, state_dict: dict[str, Tensor], description: dict) -> None:
     """Write weights to `path` (.dat) and their description, with the weights' sha256, beside it."""
     # Clones: the tensors are views of one vector, and torch.save writes whole storages.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
-    write_atomically(path, lambda file: torch.save(weights, file))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = to_bytes(weights)
+    write_atomically(path, lambda file: file.write(content))
+    sha256 = hashlib.sha256(content).hexdigest()
     text = json.dumps({**description, "sha256": sha256}, indent=2) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
 

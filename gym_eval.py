@@ -4,10 +4,12 @@ Plays N whole games with one set of weights and prints each score, their mean an
 error. Game i draws its chance from (seed, i), so anybody gets the same scores from the same file.
 """
 
-from utils import StopSignal  # before torch: sets the number of threads
+from stopping import StopSignal
 
 if __name__ == "__main__":
-    stop_signal = StopSignal().install()  # Ctrl-C while torch is imported stops cleanly, too
+    stop_signal = StopSignal().install()  # the imports take seconds
+
+import utils  # noqa: F401, I001  # before torch: sets the number of threads
 
 import argparse
 import functools
@@ -50,7 +52,8 @@ def build_parser() -> LineParser:
     parser = LineParser(prog="gym_eval.py", description="Evaluate a saved A3C-LSTM model.")
     add = parser.add_argument
     add("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
-    add("-evc", "--env-config", default="config.json", metavar="FILE", help="crop table")
+    config = str(Path(__file__).with_name("config.json"))
+    add("-evc", "--env-config", default=config, metavar="FILE", help="crop table")
     add(
         "-ne", "--num-episodes", type=positive_int, default=100, metavar="N",
         help="games to play",

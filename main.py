@@ -3,10 +3,12 @@
 The command line, the shared model and optimizer, and the processes: started, watched, stopped.
 """
 
-from utils import StopSignal  # before torch: sets the number of threads
+from stopping import STOP_SIGNALS, StopSignal
 
 if __name__ == "__main__":
-    stop_signal = StopSignal().install()  # Ctrl-C while torch is imported stops cleanly, too
+    stop_signal = StopSignal(at_once=True).install()  # the imports take seconds
+
+import utils  # noqa: F401, I001  # before torch: sets the number of threads
 
 import argparse
 import functools
@@ -36,7 +38,6 @@ from shared_optim import SharedAdam, SharedRMSprop
 from test import test_process
 from train import train_process
 from utils import (
-    STOP_SIGNALS,
     LineParser,
     add_truth,
     available_cores,
@@ -139,7 +140,8 @@ def build_parser() -> LineParser:
 
     game = parser.add_argument_group("environment")
     game.add_argument(
-        "-evc", "--env-config", default="config.json", metavar="FILE", help="crop table"
+        "-evc", "--env-config", default=str(Path(__file__).with_name("config.json")),
+        metavar="FILE", help="crop table",
     )
     game.add_argument(
         "-mel", "--max-episode-length", type=positive_int, metavar="N",
@@ -268,18 +270,24 @@ class Run:
             "normalizer": dict(zip(("count", "mean", "std"), normalizer, strict=True)),
             "args": vars(self.args),
         }
-        checkpoint.write_atomically(self.files.checkpoint, lambda file: torch.save(content, file))
+        data = checkpoint.to_bytes(content)
+        checkpoint.write_atomically(self.files.checkpoint, lambda file: file.write(data))
         if last and math.isnan(best_score):
             description = checkpoint.describe(self.description, steps, seconds, normalizer, None)
             checkpoint.save_model(self.files.model, self.model.state_dict(), description)
         self.saved_at = time.monotonic()
         self.saved_evaluations = int(server.evaluation[EVALUATIONS])
 
-    def save_when_due(self) -> None:
+    def save_when_due(self, logger: logging.Logger) -> None:
         """Checkpoint after each evaluation and every CHECKPOINT_SECONDS."""
         evaluated = int(self.server.evaluation[EVALUATIONS]) > self.saved_evaluations
         if evaluated or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
-            self.save()
+            try:
+                self.save()
+            except OSError as error:  # the disk may be full for a while; the run goes on
+                logger.info(f"cannot save: {error}; trying again")
+                self.saved_at = time.monotonic()
+                self.saved_evaluations = int(self.server.evaluation[EVALUATIONS])
 
     def prepare_files(self, resumed: dict | None) -> None:
         """Make room for this run's files. The caller holds the lock."""
@@ -400,7 +408,7 @@ def watch(
             break
         if not processes.replace_dead(logger):
             return False
-        run.save_when_due()
+        run.save_when_due(logger)
         if now >= next_report:
             steps = server.steps
             logger.info(
@@ -453,8 +461,9 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
     if run.args.workers > cores:
         games = run.args.workers * run.args.envs_per_worker
         logger.info(
-            f"{run.args.workers} workers on {cores} cores: as many games play faster with "
-            f"--workers {cores} --envs-per-worker {-(-games // cores)}"
+            f"{run.args.workers} workers are more than {cores} cores: faster with as many games is "
+            f"python main.py --env {run.args.env} --workers {cores} "
+            f"--envs-per-worker {-(-games // cores)}"
         )
     processes = Processes(run, stop_signal)
     healthy = False
@@ -477,8 +486,8 @@ def finish(run: Run, logger: logging.Logger) -> bool:
         return True
     try:
         run.save(last=True)
-    except FloatingPointError as error:
-        logger.info(f"{where}: {error}")
+    except (FloatingPointError, OSError) as error:
+        logger.info(f"{where}, not saved: {error}")
         return False
     logger.info(f"{where}, saved {run.files.checkpoint}")
     return True
@@ -489,7 +498,8 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     try:
         args, resumed = parse(argv)
         run = Run(args, resumed)
-        prepare_kernels(stop_signal)
+        prepare_kernels()
+        stop_signal.at_once = False
         if stop_signal.received:
             return 0
         for folder in (args.save_model_dir, args.log_dir):
@@ -497,33 +507,41 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             if not os.access(folder, os.W_OK):
                 raise ValueError(f"{folder}: no permission to write")
         lock = filelock.FileLock(run.files.lock, blocking=False)
+        log_lock = filelock.FileLock(f"{run.files.csv.with_suffix('.lock')}", blocking=False)
         lock.acquire()
+        if Path(args.log_dir).resolve() != Path(args.save_model_dir).resolve():
+            log_lock.acquire()
     except filelock.Timeout:
-        return _fail(f"another run is writing {run.files.model}; give another --save-model-dir")
+        return _fail(
+            f"another run is writing {run.files.model} or {run.files.log}; "
+            "give another --save-model-dir and --log-dir"
+        )
     except (ValueError, OSError) as error:
         return _fail(str(error))
-    with lock:
+    try:
         run.prepare_files(resumed)
         return run_to_end(run, stop_signal)
+    finally:
+        lock.release()
+        log_lock.release()
 
 
 def _complete(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in the defaults that depend on other options."""
     if args.envs_per_worker is None:
         args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER
+    if args.amsgrad and args.optimizer != "Adam":
+        raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
     if args.lr is None:
         args.lr = DEFAULT_LR[args.optimizer]
     return args
 
 
-def prepare_kernels(stop_signal: StopSignal) -> None:
+def prepare_kernels() -> None:
     """Compile the kernels once, before the workers load them from the cache on disk."""
     if not any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi")):
         print("compiling the kernels; this takes a few seconds, the first time only", flush=True)
-    stop_signal.at_once = True
-    if not stop_signal.received:
-        kernels.compile_kernels()
-    stop_signal.at_once = False
+    kernels.compile_kernels()
 
 
 def _fail(reason: str) -> int:

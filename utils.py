@@ -1,4 +1,4 @@
-"""Small helpers: seeds, logging, times, signals and what a child process does first.
+"""Small helpers: seeds, options, logging, times, and what a child process does first.
 
 Imported before torch by the scripts, so that it can fix the number of threads.
 """
@@ -14,18 +14,15 @@ import multiprocessing
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import setproctitle
 
+from stopping import STOP_SIGNALS
+
 # First words of a stream key: what the games are played for.
 TRAIN, TEST, EVALUATE = range(3)
-
-# Ask for an orderly stop. Windows has no SIGHUP.
-STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
 
 
 def game_seed(seed: int, *stream: int) -> np.random.SeedSequence:
@@ -120,35 +117,6 @@ def setup_logger(name: str, path: str) -> logging.Logger:
         handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s"))
         logger.addHandler(handler)
     return logger
-
-
-class StopSignal:
-    """Ctrl-C and SIGTERM ask for an orderly stop; a second one ends the program at once.
-
-    Installed explicitly, because the background jobs of a shell script start with SIGINT ignored.
-    A hang-up stops too, unless it was ignored when the program started (nohup).
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self.at_once = False  # as long as there is nothing to save
-        self.children: Sequence[multiprocessing.process.BaseProcess] = ()  # ended at a second one
-
-    def install(self) -> "StopSignal":
-        for number in STOP_SIGNALS:
-            ignored = signal.getsignal(number) is signal.SIG_IGN
-            if not (ignored and number.name == "SIGHUP"):
-                signal.signal(number, self._handle)
-        return self
-
-    def _handle(self, number, frame) -> None:
-        if self.at_once:
-            raise SystemExit(0)
-        if self.received:
-            for child in self.children:
-                child.kill()
-            os._exit(128 + number)
-        self.received = True
 
 
 def become_child(title: str) -> None:

@@ -16,7 +16,7 @@ import torch
 import checkpoint
 import gym_eval
 from model import A3Clstm
-from utils import StopSignal
+from stopping import StopSignal
 
 PROJECT = Path(gym_eval.__file__).parent
 PONG_ACTIONS = 6

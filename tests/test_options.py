@@ -11,8 +11,9 @@ import torch
 import checkpoint
 import main
 from hogwild import Hogwild
+from stopping import StopSignal
 from train import train
-from utils import StopSignal, available_cores
+from utils import available_cores
 
 CONFIG = str(Path(main.__file__).with_name("config.json"))
 

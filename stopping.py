@@ -1,0 +1,49 @@
+"""How a person stops a program. Needs the standard library only, so that it is there at once."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+# Ask for an orderly stop. Windows has no SIGHUP.
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+# A wrapper or a closing terminal may deliver one request twice.
+REPEAT_SECONDS = 0.5
+
+
+class StopSignal:
+    """Ctrl-C and SIGTERM ask for an orderly stop; a second Ctrl-C ends the program at once.
+
+    Installed explicitly, because the background jobs of a shell script start with SIGINT ignored.
+    A hang-up stops too, unless it was ignored when the program started (nohup).
+
+    at_once: the first one ends the program, too, with exit code 0; as long as there is nothing
+    to save.
+    """
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.received = False
+        self.at_once = at_once
+        self.first = 0.0  # when
+        self.children: Sequence = ()  # processes that a second Ctrl-C ends
+
+    def install(self) -> "StopSignal":
+        for number in STOP_SIGNALS:
+            ignored = signal.getsignal(number) is signal.SIG_IGN
+            if not (ignored and number.name == "SIGHUP"):
+                signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number, frame) -> None:
+        now = time.monotonic()
+        if self.at_once:
+            raise SystemExit(0)
+        if not self.received:
+            self.received, self.first = True, now
+        elif number == signal.SIGINT and now - self.first > REPEAT_SECONDS:
+            for child in self.children:
+                child.kill()
+            os._exit(128 + number)
