@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -58,6 +59,23 @@ class Files(NamedTuple):
         return [path for path in paths if path.exists()]
 
 
+    def leftovers(self) -> list[Path]:
+        """What write_atomically left of this environment's files when its process was killed."""
+        name = glob.escape(self.model.stem)
+        folders = {self.model.parent, self.csv.parent}
+        return [path for folder in folders for path in folder.glob(f"{name}.*.tmp")]
+
+
+DESCRIPTION_TYPES = {  # of what is read from ENV.json
+    "sha256": str,
+    "normalizer": dict,
+    "actions": list,
+    "count_lives": bool,
+    "skip_rate": int,
+    "agent_steps": int,
+    "score": (float, int, type(None)),
+}
+RELOADS = 10  # attempts to find weights and description that belong together
 CSV_HEADER = ["seconds", "agent_steps", "score", "length"]
 
 
@@ -115,36 +133,55 @@ def describe(
     }
 
 
-def load_file(path: Path) -> dict:
+def load_file(path: Path) -> tuple[dict, str]:
     """Load what torch.save wrote, tensors and plain types only, onto the CPU.
 
+    Returns the content and the file's sha256.
     ValueError: one line that says why the file cannot be used.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ValueError(f"{path}: {reason}") from None
+    try:
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 damaged = archive.testzip()  # torch.load does not check the sums
             if damaged:
                 raise ValueError(f"its part {damaged} is damaged")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle of a file that is refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the unpickler fail in any way
         reason = str(error).split("\n")[0].split(". ")[0]
         raise ValueError(f"{path}: not a readable PyTorch file ({reason})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a dictionary")
-    return content
+    return content, hashlib.sha256(data).hexdigest()
 
 
 def load_model(path: Path) -> tuple[dict[str, Tensor], dict | None]:
-    """Weights of an A3Clstm, and their description; None if there is none that fits them.
+    """Weights of an A3Clstm, and their description; None if there is no file with one.
 
     ValueError: one line that says why they cannot be used.
     """
-    state_dict = load_file(path)
+    for _ in range(RELOADS):
+        state_dict, sha256 = load_file(path)
+        description = _load_description(path.with_suffix(".json"))
+        if description is None or description["sha256"] == sha256:
+            break
+        time.sleep(0.1)  # a run may be between writing one and the other
+    else:
+        raise ValueError(
+            f"{path.with_suffix('.json')}: describes other weights than {path.name} (the sha256 "
+            "differs); without this file the weights can be used, with a new normaliser"
+        )
+    _check_state_dict(path, state_dict)
+    return state_dict, description
+
+
+def _check_state_dict(path: Path, state_dict: dict) -> None:
     for name, tensor in state_dict.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{path}: {name!r} is not a tensor; this is no state dict")
@@ -153,21 +190,48 @@ def load_model(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     for name in ("lstm.weight_hh", "actor_linear.weight"):
         if name not in state_dict or state_dict[name].dim() != 2:
             raise ValueError(f"{path}: no matrix {name}; these are not an A3C-LSTM's weights")
-    return state_dict, _load_description(path)
+
+
+CHECKPOINT_TYPES = {
+    "model": dict,
+    "optimizer": (dict, list),
+    "steps": int,
+    "seconds": float,
+    "best_score": (float, type(None)),
+    "normalizer": dict,
+    "args": dict,
+}
 
 
 def load_checkpoint(path: Path) -> dict:
     """What --resume continues from. ValueError: one line that says why it cannot be used."""
-    content = load_file(path)
-    keys = ("model", "optimizer", "steps", "seconds", "best_score", "normalizer", "args")
-    missing = [key for key in keys if key not in content]
-    if missing:
-        raise ValueError(f"{path}: no checkpoint of this suite ({missing[0]!r} is missing)")
+    content, _ = load_file(path)
+    for key, types in CHECKPOINT_TYPES.items():
+        if key not in content:
+            raise ValueError(f"{path}: no checkpoint of this suite ({key!r} is missing)")
+        if not isinstance(content[key], types):
+            found = type(content[key]).__name__
+            raise ValueError(f"{path}: no checkpoint of this suite ({key!r} is of type {found})")
+    _check_state_dict(path, content["model"])
+    normalizer_state(path, content)
     return content
+
+
+def normalizer_state(path: Path, content: dict) -> list[float]:
+    """Count, mean and standard deviation from the content of `path`. ValueError without them."""
+    try:
+        state = [float(content["normalizer"][key]) for key in ("count", "mean", "std")]
+    except (KeyError, TypeError, ValueError):
+        state = [math.nan]
+    if not all(map(math.isfinite, state)) or min(state) < 0:
+        raise ValueError(f"{path}: its 'normalizer' is not a count, a mean and a std")
+    return state
 
 
 def load_weights(path: Path, model: nn.Module, state_dict: dict[str, Tensor]) -> None:
     """Put weights from the file `path` into the model. ValueError: one line if they do not fit."""
+    if unknown := sorted(state_dict.keys() - model.state_dict().keys()):
+        raise ValueError(f"{path}: the network has no {unknown[0]}")
     for name, tensor in model.state_dict().items():
         if name not in state_dict or state_dict[name].shape != tensor.shape:
             found = tuple(state_dict[name].shape) if name in state_dict else "nothing"
@@ -177,15 +241,17 @@ def load_weights(path: Path, model: nn.Module, state_dict: dict[str, Tensor]) ->
 
 def _load_description(path: Path) -> dict | None:
     try:
-        description = json.loads(path.with_suffix(".json").read_text())
+        description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
-        raise ValueError(f"{path.with_suffix('.json')}: not valid JSON") from None
-    if not isinstance(description, dict) or (
-        description.get("sha256") != hashlib.sha256(path.read_bytes()).hexdigest()
-    ):
-        return None  # it describes other weights
+        raise ValueError(f"{path}: not valid JSON") from None
+    if not isinstance(description, dict):
+        raise ValueError(f"{path}: not an object")
+    for key, types in DESCRIPTION_TYPES.items():
+        if not isinstance(description.get(key), types):
+            raise ValueError(f"{path}: no description of this suite ({key!r} is missing or wrong)")
+    normalizer_state(path, description)
     return description
 
 
@@ -209,6 +275,8 @@ def _aside(path: Path, number: int) -> Path:
 def append_csv(path: Path, rows: list[tuple]) -> None:
     """Add one row per evaluated game: seconds, agent steps, score, length."""
     new = not path.exists()
+    if not new and not path.read_bytes().endswith(b"\n"):
+        rewrite_csv(path, read_csv(path))  # a full disk has cut off the last row
     with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if new:

@@ -42,7 +42,7 @@ from utils import (
     LineParser,
     add_truth,
     game_seed,
-    natural_int,
+    seed_int,
     positive_int,
     setup_logger,
 )
@@ -50,56 +50,68 @@ from utils import (
 
 def build_parser() -> LineParser:
     parser = LineParser(prog="gym_eval.py", description="Evaluate a saved A3C-LSTM model.")
-    add = parser.add_argument
-    add("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
-    config = str(Path(__file__).with_name("config.json"))
-    add("-evc", "--env-config", default=config, metavar="FILE", help="crop table")
-    add(
+    games = parser.add_argument_group("games")
+    games.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
+    games.add_argument(
         "-ne", "--num-episodes", type=positive_int, default=100, metavar="N",
         help="games to play",
-    )  # fmt: skip
-    add(
+    )
+    games.add_argument(
         "--workers", type=positive_int, default=8, metavar="N",
         help="games side by side; the scores do not depend on it",
-    )  # fmt: skip
-    add(
+    )
+    games.add_argument(
+        "-s", "--seed", type=seed_int, default=1, metavar="S", help="random seed"
+    )
+    add_truth(
+        games, "--stochastic", default=False,
+        help="sample actions from the policy instead of taking the most probable one",
+    )
+
+    model = parser.add_argument_group("model and files")
+    model.add_argument(
         "-lmd", "--load-model-dir", default="trained_models/", metavar="DIR",
         help="folder of the model, ENV.dat",
-    )  # fmt: skip
-    add("-lgd", "--log-dir", default="logs/", metavar="DIR", help="folder for logs")
-    add(
-        "-mel", "--max-episode-length", type=positive_int, metavar="N",
-        help="agent steps after which a game is cut; the default is the limit of the id",
-    )  # fmt: skip
-    add("-s", "--seed", type=natural_int, default=1, metavar="S", help="random seed")
-    add(
-        "-sk", "--skip-rate", type=positive_int, metavar="N",
-        help="frames per agent step of NoFrameskip ids; the default is that of the training",
-    )  # fmt: skip
-    add(
+    )
+    model.add_argument(
         "-hs", "--hidden-size", type=positive_int, metavar="N",
-        help="LSTM units; the default is what the model has",
-    )  # fmt: skip
+        help="LSTM units (default: what the model has)",
+    )
+    model.add_argument(
+        "-lgd", "--log-dir", default="logs/", metavar="DIR", help="folder for logs"
+    )
+
+    environment = parser.add_argument_group("environment")
+    environment.add_argument(
+        "-evc", "--env-config", default=str(Path(__file__).with_name("config.json")),
+        metavar="FILE", help="crop table",
+    )
+    environment.add_argument(
+        "-mel", "--max-episode-length", type=positive_int, metavar="N",
+        help="agent steps after which a game is cut (default: the limit of the id)",
+    )
+    environment.add_argument(
+        "-sk", "--skip-rate", type=positive_int, metavar="N",
+        help="frames per agent step of NoFrameskip ids (default: that of the training)",
+    )
+
+    watching = parser.add_argument_group("watching")
     add_truth(
-        parser, "-r", "--render", default=False,
+        watching, "-r", "--render", default=False,
         help="show the games in ale-py's window, one after the other",
-    )  # fmt: skip
-    add(
+    )
+    watching.add_argument(
         "-rf", "--render-freq", type=positive_int, default=1, metavar="N",
         help="with --render, show every Nth game",
-    )  # fmt: skip
-    add_truth(
-        parser, "--stochastic", default=False,
-        help="sample actions from the policy instead of taking the most probable one",
-    )  # fmt: skip
+    )
     return parser
 
 
 class ShowEvery(gym.Wrapper):
     """Plays every `frequency`-th game in ale-py's window, the others out of sight."""
 
-    def __init__(self, make: Callable[..., gym.Env], frequency: int):
-        self.shown, self.hidden = make(render_mode="human"), make()
+    def __init__(self, make: Callable[..., gym.Env], frequency: int, seed: int | None = None):
+        self.shown, self.hidden = make(render_mode="human", seed=seed), make()
         self.numbers = itertools.cycle(range(frequency))
         super().__init__(self.shown)
 
@@ -123,10 +135,11 @@ def build_model(path: Path, state_dict: dict, actions: list[str], hidden_size: i
     return model.eval()
 
 
-def has_chance(spec: EnvSpec, greedy: bool) -> bool:
+def has_chance(spec: EnvSpec, actions: list[str], greedy: bool) -> bool:
     """Whether games can differ: by skip, stickiness, no-ops at the start, or sampled actions."""
-    fixed_skip = isinstance(spec.frame_skip, int) and not spec.no_frameskip
-    return not (greedy and fixed_skip and spec.repeat_action_probability == 0)
+    noops = spec.no_frameskip and "NOOP" in actions
+    skips = not isinstance(spec.frame_skip, int)
+    return noops or skips or spec.repeat_action_probability > 0 or not greedy
 
 
 def summarize(args: argparse.Namespace, results: Sequence[Result], chance: bool) -> dict:
@@ -157,6 +170,8 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     config = game_config(read_config(args.env_config), args.env)
     state_dict, description = checkpoint.load_model(path)
     trained = description or {}
+    if description:  # the actions that it was trained with, whatever the crop table says now
+        config = config | {"actions": trained["actions"]}
     make = functools.partial(
         make_env,
         args.env,
@@ -164,10 +179,11 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         args.skip_rate or trained.get("skip_rate", 4),
         args.max_episode_length,
     )
-    model = build_model(path, state_dict, make().action_meanings, args.hidden_size)
+    actions = make().action_meanings
+    model = build_model(path, state_dict, actions, args.hidden_size)
     normalizer = None
     if description:
-        state = np.array([trained["normalizer"][key] for key in ("count", "mean", "std")])
+        state = np.array(checkpoint.normalizer_state(path, description))
         normalizer = Normalizer(state, frozen=True)
 
     os.makedirs(args.log_dir, exist_ok=True)
@@ -194,7 +210,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         )
     if not results:
         return 130
-    summary = summarize(args, results, has_chance(spec, not args.stochastic))
+    summary = summarize(args, results, has_chance(spec, actions, not args.stochastic))
     error = summary["standard_error"]
     logger.info(
         f"{len(results)} games, mean {summary['mean']:.4f}"

@@ -50,7 +50,7 @@ class Hogwild:
     optimizer_states: state dicts to continue from, one per optimizer.
     first_step, first_second: where a resumed run stands.
     max_steps: agent steps of the whole run after which it stops.
-    ValueError: there is not enough shared memory.
+    ValueError: there is not enough shared memory, or a state does not fit.
     """
 
     def __init__(
@@ -68,8 +68,14 @@ class Hogwild:
         self.optimizers = [make_optimizer([self.parameter]) for _ in range(num_optimizers)]
         for optimizer, state in zip(self.optimizers, optimizer_states, strict=False):
             # The statistics continue; the options are those of this session.
-            options = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({**state, "param_groups": options})
+            fresh = optimizer.state_dict()
+            try:
+                found = {name: tensor.shape for name, tensor in state["state"][0].items()}
+            except (AttributeError, KeyError, TypeError):
+                found = None
+            if found != {name: tensor.shape for name, tensor in fresh["state"][0].items()}:
+                raise ValueError("the saved state of the optimizer does not fit this run")
+            optimizer.load_state_dict({**state, "param_groups": fresh["param_groups"]})
         require_shared_memory(
             self.parameter.nbytes
             + sum(

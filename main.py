@@ -32,7 +32,15 @@ import checkpoint
 import kernels
 from checkpoint import Files
 from environment import file_name, game_config, make_env, parse_env_id, read_config
-from hogwild import BEST_SCORE, EVALUATIONS, GAMES, LAST_SCORE, UPDATES, Hogwild
+from hogwild import (
+    BEST_SCORE,
+    EVALUATIONS,
+    GAMES,
+    LAST_SCORE,
+    UPDATES,
+    Hogwild,
+    require_shared_memory,
+)
 from model import A3Clstm, flatten_parameters
 from shared_optim import SharedAdam, SharedRMSprop
 from test import test_process
@@ -44,10 +52,12 @@ from utils import (
     finite_float,
     format_time,
     natural_float,
-    natural_int,
+    or_none,
     positive_float,
     positive_int,
+    seed_int,
     setup_logger,
+    close_logger,
     unit_interval,
 )
 
@@ -58,7 +68,8 @@ START_METHOD = (
 PROGRESS_SECONDS = (10, 60)  # until the first line about the speed; then between lines
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
 STOP_SECONDS = 8  # for the processes to end by themselves
-MAX_REPLACEMENTS = 10  # of processes that died
+MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
+REPLACEMENT_SECONDS = 600
 ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
 DEFAULT_LR = {"Adam": 1e-4, "RMSprop": 7e-4}
 
@@ -69,24 +80,25 @@ def build_parser() -> LineParser:
     run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
     run.add_argument(
         "-w", "--workers", type=positive_int, default=available_cores(), metavar="N",
-        help="training processes; the default is one per core",
+        help="training processes; by default one per core",
     )
     run.add_argument(
         "--envs-per-worker", type=positive_int, metavar="N",
-        help="games that a worker steps together as one batch; the default is "
-        f"{ENVS_PER_WORKER}, or 1 with more workers than cores",
+        help="games that a worker steps together as one batch "
+        f"(default: {ENVS_PER_WORKER}, or 1 with more workers than cores)",
     )
-    run.add_argument("-s", "--seed", type=natural_int, default=1, metavar="S", help="random seed")
+    run.add_argument("-s", "--seed", type=seed_int, default=1, metavar="S", help="random seed")
     run.add_argument(
-        "--max-steps", type=positive_int, metavar="N",
-        help="stop after N agent steps over all workers, earlier sessions included",
+        "--max-steps", type=or_none(positive_int), metavar="N",
+        help="stop after N agent steps over all workers, earlier sessions included; "
+        "none lifts the limit of a resumed run",
     )
     run.add_argument(
         "--max-minutes", type=positive_float, metavar="M", help="stop after M minutes"
     )
     run.add_argument(
-        "--target-score", type=finite_float, metavar="S",
-        help="stop when the mean score of an evaluation reaches S",
+        "--target-score", type=or_none(finite_float), metavar="S",
+        help="stop when the mean score of an evaluation reaches S; none lifts it",
     )
     add_truth(run, "--resume", default=False, help="continue the run of --save-model-dir")
     add_truth(
@@ -97,7 +109,8 @@ def build_parser() -> LineParser:
     learning = parser.add_argument_group("learning")
     learning.add_argument(
         "-l", "--lr", type=positive_float, metavar="LR",
-        help="learning rate; default 0.0001 with Adam, 0.0007 with RMSprop",
+        help="learning rate (default: "
+        + ", ".join(f"{lr:g} with {name}" for name, lr in DEFAULT_LR.items()) + ")",
     )
     learning.add_argument(
         "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
@@ -145,7 +158,7 @@ def build_parser() -> LineParser:
     )
     game.add_argument(
         "-mel", "--max-episode-length", type=positive_int, metavar="N",
-        help="agent steps after which a game is cut; the default is the limit of the id",
+        help="agent steps after which a game is cut (default: the limit of the id)",
     )
     add_truth(
         game, "--count-lives", default=True, help="a lost life ends the training episode"
@@ -165,7 +178,7 @@ def build_parser() -> LineParser:
     )
     evaluation.add_argument(
         "--save-score-level", type=finite_float, metavar="S",
-        help="mean score below which no evaluation counts as the best; no level by default",
+        help="mean score below which no evaluation counts as the best (default: no level)",
     )
     add_truth(
         evaluation, "-sm", "--save-max", default=False,
@@ -215,17 +228,24 @@ class Run:
         }
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
+        # The LSTM's weights, gradient and Adam's two moments, before any of it is made.
+        require_shared_memory(4 * 4 * (4 * args.hidden_size) * (1024 + args.hidden_size))
         self.model = A3Clstm(len(actions), args.hidden_size)
         normalizer = [0.0, 0.0, 0.0]
         if resumed:
             checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
-            normalizer = [resumed["normalizer"][name] for name in ("count", "mean", "std")]
+            normalizer = checkpoint.normalizer_state(self.files.checkpoint, resumed)
         elif args.load:
             path = Path(args.load_model_dir, self.files.model.name)
             state_dict, description = checkpoint.load_model(path)
             checkpoint.load_weights(path, self.model, state_dict)
             if description:
-                normalizer = [description["normalizer"][key] for key in ("count", "mean", "std")]
+                normalizer = checkpoint.normalizer_state(path, description)
+                if description["actions"] != actions:
+                    raise ValueError(
+                        f"{path}: for the actions {' '.join(description['actions'])}, but this "
+                        f"game has {' '.join(actions)}; see 'actions' of the crop table"
+                    )
         self.weights, _ = flatten_parameters(self.model)
         self.server = Hogwild(
             self.weights,
@@ -238,11 +258,28 @@ class Run:
             args.max_steps or math.inf,
         )
         self.server.normalizers[:] = torch.tensor(normalizer, dtype=torch.float64)
-        if resumed and resumed["best_score"] is not None:
-            self.server.evaluation[BEST_SCORE] = resumed["best_score"]
+        if resumed:
+            self.server.evaluation[BEST_SCORE] = self._best_score(resumed)
         self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
+        self.dropped_csv: bytes | None = None  # content before --resume dropped rows
         self.saved_at = time.monotonic()
         self.saved_evaluations = 0
+
+    def _best_score(self, resumed: dict) -> float:
+        """Score of the weights in ENV.dat, nan if there is none.
+
+        The test process saves by itself: a run that was killed may have left a better score there
+        than the checkpoint knows of.
+        """
+        if not self.files.model.exists():
+            return math.nan
+        scores = [resumed["best_score"]]
+        try:
+            _, description = checkpoint.load_model(self.files.model)
+            scores.append(description["score"] if description else None)
+        except ValueError:
+            pass  # out of step: killed between the two files
+        return max((score for score in scores if score is not None), default=math.nan)
 
     def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         if self.args.optimizer == "Adam":
@@ -291,9 +328,13 @@ class Run:
 
     def prepare_files(self, resumed: dict | None) -> None:
         """Make room for this run's files. The caller holds the lock."""
+        for path in self.files.leftovers():
+            path.unlink()
         if resumed:
             # Rows newer than the checkpoint belong to steps that will be played again.
             rows = checkpoint.read_csv(self.files.csv, up_to_step=resumed["steps"])
+            if self.files.csv.exists():
+                self.dropped_csv = self.files.csv.read_bytes()
             checkpoint.rewrite_csv(self.files.csv, rows)
             return
         self.set_aside = checkpoint.set_aside(self.files.existing())
@@ -301,9 +342,16 @@ class Run:
             print(f"{old} of an earlier run is now {new.name}")
 
     def undo_prepare_files(self) -> None:
-        """Give the files of an earlier run their names back."""
+        """Remove this run's files and give those of an earlier run their names back."""
+        if self.server.first_step:
+            if self.dropped_csv is not None:
+                content = self.dropped_csv
+                checkpoint.write_atomically(self.files.csv, lambda file: file.write(content))
+            return
+        for path in [*self.files.existing(), *self.files.leftovers()]:
+            path.unlink()
         for old, new in self.set_aside:
-            new.replace(old)
+            new.rename(old)
 
 
 def _as_list(value) -> list:
@@ -337,10 +385,13 @@ class Processes:
                 )
             )
         self.running: list[multiprocessing.Process] = []
-        self.replacements = 0
+        self.replaced: list[float] = []  # when, at most REPLACEMENT_SECONDS ago
+        self.stop_signal = stop_signal
         stop_signal.children = self.running
+
+    def start(self) -> None:
         for maker in self.makers:
-            if not stop_signal.received:
+            if not self.stop_signal.received:
                 self.running.append(_start(maker()))
 
     def wait(self, seconds: float) -> None:
@@ -353,8 +404,9 @@ class Processes:
         for i, process in enumerate(self.running):
             if process.is_alive():
                 continue
-            self.replacements += 1
-            if self.replacements > MAX_REPLACEMENTS:
+            now = time.monotonic()
+            self.replaced = [t for t in self.replaced if now - t < REPLACEMENT_SECONDS] + [now]
+            if len(self.replaced) > MAX_REPLACEMENTS:
                 logger.info(f"{process.name} died, exit code {process.exitcode}; giving up")
                 return False
             logger.info(f"{process.name} died, exit code {process.exitcode}; starting another")
@@ -362,14 +414,19 @@ class Processes:
         return True
 
     def stop(self, server: Hogwild) -> None:
-        """Ask every process to end, and end those that do not."""
+        """Ask every process to end, and end those that do not.
+
+        Before the first update there is nothing to wait for: many workers on few cores take long
+        to start, and see the flag only then.
+        """
         server.stop()
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + (STOP_SECONDS if server.counts[:, UPDATES].any() else 0)
         for process in self.running:
             process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+        for process in self.running:
+            process.kill()
+        for process in self.running:
+            process.join()
 
 
 def _start(process: multiprocessing.Process) -> multiprocessing.Process:
@@ -439,9 +496,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
     args = _complete(parser.parse_args(argv))
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
-        if getattr(args, name) != saved[name]:
+        if getattr(args, name) != saved.get(name):
             option = "--" + name.replace("_", "-")
-            raise ValueError(f"{path}: the run has {option} {saved[name]}; that cannot change")
+            raise ValueError(f"{path}: the run has {option} {saved.get(name)}; that cannot change")
     if args.max_steps and args.max_steps <= resumed["steps"]:
         raise ValueError(
             f"{path}: the run is at {resumed['steps']} agent steps; give a larger --max-steps"
@@ -468,6 +525,7 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
     processes = Processes(run, stop_signal)
     healthy = False
     try:
+        processes.start()
         healthy = watch(run, processes, stop_signal, logger)
     except FloatingPointError as error:
         logger.info(str(error))
@@ -482,6 +540,7 @@ def finish(run: Run, logger: logging.Logger) -> bool:
     where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
     if not server.counts[:, UPDATES].any():
         logger.info(f"{where} before anything was learned; the files are as they were")
+        close_logger(logger)
         run.undo_prepare_files()
         return True
     try:
@@ -502,10 +561,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         stop_signal.at_once = False
         if stop_signal.received:
             return 0
-        for folder in (args.save_model_dir, args.log_dir):
-            os.makedirs(folder, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise ValueError(f"{folder}: no permission to write")
+        make_folders(args.save_model_dir, args.log_dir)
         lock = filelock.FileLock(run.files.lock, blocking=False)
         log_lock = filelock.FileLock(f"{run.files.csv.with_suffix('.lock')}", blocking=False)
         lock.acquire()
@@ -542,6 +598,18 @@ def prepare_kernels() -> None:
     if not any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi")):
         print("compiling the kernels; this takes a few seconds, the first time only", flush=True)
     kernels.compile_kernels()
+
+
+def make_folders(*folders: str) -> None:
+    """ValueError, with none of them made, if one cannot be made or written."""
+    for folder in map(Path, folders):
+        existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise ValueError(f"{existing}: not a folder")
+        if not os.access(existing, os.W_OK):
+            raise ValueError(f"{existing}: no permission to write")
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)
 
 
 def _fail(reason: str) -> int:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from environment import Normalizer
+from environment import FIRE_PRESSES, Normalizer
 from kernels import Network, make_network
 
-# A sticky action swallows one press in about 40, in Breakout and DonkeyKong alike; two were enough
-# in each of 60 games.
-FIRE_PRESSES = 2
+
+def env_seed(seed: np.random.SeedSequence) -> int:
+    """What `reset` gets for the game whose chance comes from `seed`."""
+    return int(seed.generate_state(1)[0])
 
 
 class Game:
@@ -43,8 +44,8 @@ class Game:
     def start(self, seed: np.random.SeedSequence) -> None:
         """Begin a new game whose chance comes from `seed`."""
         self.rng = np.random.default_rng(seed)  # sampling of actions
-        env_seed = None if self.seeded and not self.reseed else int(seed.generate_state(1)[0])
-        self.frame, info = self.env.reset(seed=env_seed)  # (80, 80) uint8
+        anew = self.reseed or not self.seeded
+        self.frame, info = self.env.reset(seed=env_seed(seed) if anew else None)  # (80, 80) uint8
         self.seeded = True
         self.observer = self.normalizer or Normalizer()
         self.lives = info.get("lives", 0)
@@ -227,7 +228,9 @@ def play_games(
     """
     side_by_side = min(side_by_side, len(seeds))
     idle = Game(None, None)  # in the rows without a game
-    spare = [Game(make_env(), normalizer) for _ in range(side_by_side)]
+    spare = [
+        Game(make_env(seed=env_seed(seed)), normalizer) for seed in reversed(seeds[:side_by_side])
+    ]
     network = make_network(model, BLOCK, num_steps=0)
     players = [
         Player(network, [idle] * BLOCK, count_lives) for _ in range(-(-side_by_side // BLOCK))

@@ -40,7 +40,7 @@ class StopSignal:
     def _handle(self, number, frame) -> None:
         now = time.monotonic()
         if self.at_once:
-            raise SystemExit(0)
+            os._exit(0)  # an exception in the middle of loading a C++ library would abort
         if not self.received:
             self.received, self.first = True, now
         elif number == signal.SIGINT and now - self.first > REPEAT_SECONDS:

@@ -12,7 +12,7 @@ import numpy as np
 import checkpoint
 from checkpoint import Files
 from environment import Normalizer
-from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, Hogwild
+from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, UPDATES, Hogwild
 from model import A3Clstm, flatten_parameters
 from player import play_games
 from utils import TEST, become_child, format_time, game_seed, setup_logger
@@ -34,8 +34,8 @@ def test(
     weights, _ = flatten_parameters(model)
     scores = [row[2] for row in checkpoint.read_csv(files.csv)]  # of earlier sessions
     last_steps, last_seconds = server.steps, server.seconds
-    while not server.stopped and not server.normalizer()[0]:
-        time.sleep(0.05)  # nobody has seen a picture yet
+    while not server.stopped and not server.counts[:, UPDATES].any():
+        time.sleep(0.05)  # nothing has been learned yet
 
     while not server.stopped:
         server.pull(weights)
@@ -59,9 +59,6 @@ def test(
         results.sort()
         scores += [result.score for result in results]
         score = float(np.mean([result.score for result in results]))
-        checkpoint.append_csv(
-            files.csv, [(round(seconds, 1), steps, r.score, r.length) for r in results]
-        )
         speed = (server.steps - last_steps) / (server.seconds - last_seconds)
         last_steps, last_seconds = server.steps, server.seconds
         logger.info(
@@ -69,12 +66,18 @@ def test(
             f"episode length {np.mean([r.length for r in results]):.0f}, "
             f"reward mean {np.mean(scores):.4f}, agent steps {steps}, {speed:.1f} steps/s"
         )
-        if is_best(score, float(server.evaluation[BEST_SCORE]), args.save_score_level):
-            state = checkpoint.describe(description, steps, seconds, normalizer, score)
-            checkpoint.save_model(files.model, model.state_dict(), state)
-            if args.save_max:
-                checkpoint.save_model(files.kept(steps), model.state_dict(), state)
-            server.evaluation[BEST_SCORE] = score
+        try:
+            checkpoint.append_csv(
+                files.csv, [(round(seconds, 1), steps, r.score, r.length) for r in results]
+            )
+            if is_best(score, float(server.evaluation[BEST_SCORE]), args.save_score_level):
+                state = checkpoint.describe(description, steps, seconds, normalizer, score)
+                checkpoint.save_model(files.model, model.state_dict(), state)
+                if args.save_max:
+                    checkpoint.save_model(files.kept(steps), model.state_dict(), state)
+                server.evaluation[BEST_SCORE] = score
+        except OSError as error:  # the disk may be full for a while; the run goes on
+            logger.info(f"cannot save: {error}")
         server.evaluation[LAST_SCORE] = score
         server.evaluation[EVALUATIONS] += 1
         wake = time.monotonic() + args.eval_interval

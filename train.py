@@ -8,10 +8,11 @@ Estimation".
 import itertools
 import math
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import gymnasium as gym
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +21,7 @@ from environment import Normalizer
 from hogwild import STEPS, Hogwild
 from kernels import make_network
 from model import A3Clstm, flatten_parameters
-from player import Game, Player, Step
+from player import Game, Player, Step, env_seed
 from utils import TRAIN, become_child, game_seed
 
 
@@ -82,11 +83,15 @@ def a3c_loss(
 
 
 def collect(
-    player: Player, num_steps: int, rank: int, server: Hogwild, start: Callable[[int], None]
+    player: Player,
+    num_steps: int,
+    rank: int,
+    server: Hogwild,
+    seeds: Iterator[np.random.SeedSequence],
 ) -> Rollout | None:
     """Act for num_steps steps; with a single game, at most until its training episode ends.
 
-    start(row) begins a new game where one is over. None if the run stops in the middle.
+    seeds: of the games that begin where one is over. None if the run stops in the middle.
     """
     steps: list[Step] = []
     player.network.begin()
@@ -97,7 +102,7 @@ def collect(
         steps.append(player.step(greedy=False))
         over = [row for row, game in enumerate(player.games) if game.over]
         for row in over:
-            start(row)
+            player.start(row, next(seeds))
         server.report(rank, steps=player.steps - before, games=len(over))
         if len(player.games) == 1 and bool(steps[-1].terminated | steps[-1].truncated):
             break
@@ -121,7 +126,13 @@ def train(
     FloatingPointError: the gradient is not finite; the shared weights are left as they were.
     """
     normalizer = Normalizer(server.normalizers[rank])
-    games = [Game(make_env(), normalizer, reseed=False) for _ in range(args.envs_per_worker)]
+    # A worker that replaces a dead one, or a resumed run, does not play the same games again.
+    origin = server.first_step + int(server.counts[rank, STEPS])
+    seeds = (game_seed(args.seed, TRAIN, rank, origin, i) for i in itertools.count())
+    first_seeds = list(itertools.islice(seeds, args.envs_per_worker))
+    games = [
+        Game(make_env(seed=env_seed(seed)), normalizer, reseed=False) for seed in first_seeds
+    ]
     model = A3Clstm(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)
     network = make_network(model, len(games), args.num_steps)
@@ -130,20 +141,13 @@ def train(
         args.distributed_step_size
     ) else None
 
-    # A worker that replaces a dead one, or a resumed run, does not play the same games again.
-    origin = server.first_step + int(server.counts[rank, STEPS])
-    numbers = itertools.count()
-
-    def start(row: int) -> None:
-        player.start(row, game_seed(args.seed, TRAIN, rank, origin, next(numbers)))
-
-    for row in range(len(games)):
-        start(row)
+    for row, seed in enumerate(first_seeds):
+        player.start(row, seed)
     server.report(rank, steps=player.steps)
 
     while not server.stopped:
         server.pull(weights)
-        rollout = collect(player, args.num_steps, rank, server, start)
+        rollout = collect(player, args.num_steps, rank, server, seeds)
         if rollout is None:
             break
         values, logits, actions, rewards, next_values, ended = rollout

@@ -82,11 +82,16 @@ def _number(convert: Callable[[str], float], accept: Callable[[float], bool], wh
 
 
 positive_int = _number(int, lambda x: x > 0, "a whole number above 0")
-natural_int = _number(int, lambda x: x >= 0, "a whole number, 0 or more")
+seed_int = _number(int, lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 natural_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
 finite_float = _number(float, math.isfinite, "a finite number")
 unit_interval = _number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
+def or_none(convert: Callable):
+    """Type of a limit, for argparse: `convert`, or the word none."""
+    return lambda text: None if text.lower() == "none" else convert(text)
 
 
 def available_cores() -> int:
@@ -102,21 +107,40 @@ def format_time(seconds: float) -> str:
     return f"{minutes // 60:02d}h {minutes % 60:02d}m {seconds:02d}s"
 
 
+class StandardOutput(logging.StreamHandler):
+    """Standard output; if its reader has gone (`| head`), nothing more is written, without a word.
+
+    The program goes on: a training run is worth more than its output.
+    """
+
+    def handleError(self, record):
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+        else:
+            super().handleError(record)
+
+
 def setup_logger(name: str, path: str) -> logging.Logger:
     """Logger that adds each message, with its time, to the file and to standard output."""
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    for handler in logger.handlers[:]:  # of an earlier run in this process
-        logger.removeHandler(handler)
-        handler.close()
+    close_logger(logger)  # of an earlier run in this process
     for handler in (
         logging.FileHandler(path, encoding="utf-8"),
-        logging.StreamHandler(sys.stdout),
+        StandardOutput(sys.stdout),
     ):
         handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s"))
         logger.addHandler(handler)
     return logger
+
+
+def close_logger(logger: logging.Logger) -> None:
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def become_child(title: str) -> None:

@@ -51,8 +51,10 @@ class CountSteps(gym.Wrapper):
         return super().step(action)
 
 
-def counted_env(env_id: str, counts: torch.Tensor, rank: int) -> gym.Env:
-    env = make_env(env_id, game_config(read_config(CONFIG), env_id))
+def counted_env(
+    env_id: str, counts: torch.Tensor, rank: int, seed: int | None = None
+) -> gym.Env:
+    env = make_env(env_id, game_config(read_config(CONFIG), env_id), seed=seed)
     return CountSteps(env, counts, rank)
 
 

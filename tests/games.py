@@ -3,6 +3,7 @@
 Everything here pickles, so that it can be sent to worker processes.
 """
 
+import functools
 import os
 import pickle
 from collections.abc import Callable, Sequence
@@ -11,6 +12,15 @@ from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
+
+
+def unseeded(make: Callable[[], gym.Env]) -> Callable[..., gym.Env]:
+    """`make` as play_games and train call it, with the seed of the first game."""
+    return functools.partial(_make_unseeded, make)
+
+
+def _make_unseeded(make, seed=None):
+    return make()
 
 
 class Game(gym.Env):

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import checkpoint
 import test as test_module
 from checkpoint import Files
-from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, Hogwild
+from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, UPDATES, Hogwild
 from model import A3Clstm, flatten_parameters
 from shared_optim import SharedAdam
 
@@ -77,16 +78,22 @@ def small_weights(value: float = 1.0) -> dict[str, torch.Tensor]:
     return {name: torch.full(shape, value) for name, shape in names.items()}
 
 
+RUN = {"actions": ["NOOP"], "count_lives": True, "skip_rate": 4}
+
+
+def description_of(score: float | None = None) -> dict:
+    return checkpoint.describe(RUN, 70, 12.34, (5.0, 90.0, 30.0), score)
+
+
 def test_saved_weights_come_back_with_their_description(tmp_path):
     path = tmp_path / "Pong-v0.dat"
-    description = checkpoint.describe({"env": "Pong-v0"}, 70, 12.34, (5.0, 90.0, 30.0), -2.5)
-    checkpoint.save_model(path, small_weights(), description)
+    checkpoint.save_model(path, small_weights(), description_of(-2.5))
     assert sorted(os.listdir(tmp_path)) == ["Pong-v0.dat", "Pong-v0.json"]
     state_dict, found = checkpoint.load_model(path)
     assert state_dict.keys() == small_weights().keys()
     assert all(torch.equal(state_dict[name], t) for name, t in small_weights().items())
     assert found == {
-        "env": "Pong-v0",
+        **RUN,
         "agent_steps": 70,
         "seconds": 12.3,
         "score": -2.5,
@@ -101,28 +108,63 @@ def test_views_of_one_vector_are_saved_as_tensors_of_their_own(tmp_path):
     model = A3Clstm(3, 2)
     weights, _ = flatten_parameters(model)
     checkpoint.save_model(path, model.state_dict(), {})
-    state_dict = checkpoint.load_file(path)
+    state_dict, _ = checkpoint.load_file(path)
     for tensor in state_dict.values():
         assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
     assert path.stat().st_size < 4 * len(weights) + 10_000
 
 
-def test_a_description_of_other_weights_is_not_used(tmp_path):
+def test_a_description_of_other_weights_is_refused(tmp_path):
     path = tmp_path / "Pong-v0.dat"
-    checkpoint.save_model(path, small_weights(1.0), {"normalizer": "of the first"})
+    checkpoint.save_model(path, small_weights(1.0), description_of())
     torch.save(small_weights(2.0), path)  # a crash before the description was written
+    with pytest.raises(ValueError, match=r"^\S+Pong-v0\.json: describes other weights than .*$"):
+        checkpoint.load_model(path)
+    path.with_suffix(".json").unlink()
     state_dict, description = checkpoint.load_model(path)
     assert description is None
     assert state_dict["lstm.weight_hh"][0, 0] == 2.0
-    path.with_suffix(".json").write_text("[1, 2]")
-    assert checkpoint.load_model(path)[1] is None
-    path.with_suffix(".json").unlink()
-    assert checkpoint.load_model(path)[1] is None
+
+
+def test_weights_and_description_that_are_being_written_are_awaited(tmp_path, monkeypatch):
+    path = tmp_path / "Pong-v0.dat"
+    checkpoint.save_model(path, small_weights(1.0), description_of(1.0))
+    old = path.with_suffix(".json").read_text()
+    checkpoint.save_model(path, small_weights(2.0), description_of(2.0))
+    new = path.with_suffix(".json").read_text()
+    path.with_suffix(".json").write_text(old)
+    monkeypatch.setattr(time, "sleep", lambda _: path.with_suffix(".json").write_text(new))
+    state_dict, description = checkpoint.load_model(path)
+    assert description["score"] == state_dict["lstm.weight_hh"][0, 0] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"normalizer": None}, "'normalizer' is missing or wrong"),
+        ({"normalizer": {"count": 1.0, "mean": 2.0}}, "its 'normalizer' is not"),
+        ({"normalizer": {"count": 1.0, "mean": 2.0, "std": float("nan")}}, "its 'normalizer' is"),
+        ({"actions": "NOOP"}, "'actions' is missing or wrong"),
+        ({"score": "high"}, "'score' is missing or wrong"),
+    ],
+)
+def test_a_description_with_wrong_content_is_one_line(tmp_path, change, reason):
+    path = tmp_path / "Pong-v0.dat"
+    checkpoint.save_model(path, small_weights(), description_of() | change)
+    with pytest.raises(ValueError, match=f"^\\S+Pong-v0\\.json: .*{reason}.*$"):
+        checkpoint.load_model(path)
+
+
+def test_weights_with_something_more_are_refused(tmp_path):
+    model = A3Clstm(3, 2)
+    weights = model.state_dict() | {"extra.weight": torch.ones(2)}
+    with pytest.raises(ValueError, match=r"^a: the network has no extra\.weight$"):
+        checkpoint.load_weights(Path("a"), model, weights)
 
 
 def test_a_description_that_is_not_json_is_one_line(tmp_path):
     path = tmp_path / "Pong-v0.dat"
-    checkpoint.save_model(path, small_weights(), {})
+    checkpoint.save_model(path, small_weights(), description_of())
     path.with_suffix(".json").write_bytes(b"\xff\xfe{")
     with pytest.raises(ValueError, match=r"^\S+Pong-v0\.json: not valid JSON$"):
         checkpoint.load_model(path)
@@ -154,8 +196,8 @@ def test_an_unreadable_file_is_one_line_and_no_warning(tmp_path, content, recwar
 
 
 def test_a_missing_file_and_a_folder_are_one_line(tmp_path):
-    for path in (tmp_path / "Pong-v0.dat", tmp_path):
-        with pytest.raises(ValueError, match=r"^\S+: no such file$"):
+    for path, reason in ((tmp_path / "Pong-v0.dat", "no such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ValueError, match=rf"^\S+: {reason}$"):
             checkpoint.load_file(path)
 
 
@@ -163,7 +205,7 @@ def test_every_truncation_of_a_file_is_refused(tmp_path):
     path = tmp_path / "Pong-v0.dat"
     torch.save(small_weights(), path)
     content = path.read_bytes()
-    assert checkpoint.load_file(path).keys() == small_weights().keys()
+    assert checkpoint.load_file(path)[0].keys() == small_weights().keys()
     for length in range(0, len(content), 97):
         path.write_bytes(content[:length])
         with pytest.raises(ValueError, match="not a readable PyTorch file"):
@@ -186,13 +228,49 @@ def test_a_flipped_bit_in_any_tensor_is_refused(tmp_path):
 
 def test_a_checkpoint_of_something_else_is_one_line(tmp_path):
     path = tmp_path / "Pong-v0.ckpt"
-    keys = ("model", "optimizer", "steps", "seconds", "best_score", "normalizer", "args")
-    torch.save(dict.fromkeys(keys, 1), path)
-    assert checkpoint.load_checkpoint(path).keys() == set(keys)
-    for key in keys:
-        torch.save({other: 1 for other in keys if other != key}, path)
+    whole = {
+        "model": small_weights(),
+        "optimizer": {},
+        "steps": 70,
+        "seconds": 2.5,
+        "best_score": None,
+        "normalizer": {"count": 5.0, "mean": 90.0, "std": 30.0},
+        "args": {},
+    }
+    torch.save(whole, path)
+    assert checkpoint.load_checkpoint(path).keys() == whole.keys()
+    for key in whole:
+        torch.save({other: value for other, value in whole.items() if other != key}, path)
         with pytest.raises(ValueError, match=f"^\\S+: no checkpoint .*'{key}' is missing.$"):
             checkpoint.load_checkpoint(path)
+        torch.save(whole | {key: "text"}, path)
+        with pytest.raises(ValueError, match=f"^\\S+: no checkpoint .*'{key}' is of type str.$"):
+            checkpoint.load_checkpoint(path)
+    bad = small_weights(float("nan"))
+    torch.save(whole | {"model": bad}, path)
+    with pytest.raises(ValueError, match=r"^\S+: \S+ holds values that are not finite$"):
+        checkpoint.load_checkpoint(path)
+
+
+def test_what_a_killed_writer_left_is_found(tmp_path):
+    files = Files.of("Pong-v0", str(tmp_path), str(tmp_path / "logs"))
+    files.log.parent.mkdir()
+    for path in (files.checkpoint, files.kept(20), files.csv):
+        path.with_name(f"{path.name}.77.tmp").touch()
+        path.touch()
+    tmp_path.joinpath("Pong-v00.dat.77.tmp").touch()  # of another environment
+    assert sorted(path.name for path in files.leftovers()) == [
+        "Pong-v0.ckpt.77.tmp", "Pong-v0.csv.77.tmp", "Pong-v0.step-20.dat.77.tmp",
+    ]  # fmt: skip
+
+
+def test_rows_after_a_torn_one_are_read(tmp_path):
+    path = tmp_path / "Pong-v0.csv"
+    checkpoint.append_csv(path, [(1.0, 2, 3.0, 4)])
+    with open(path, "a") as file:
+        file.write("5.0,6,7")  # the disk was full
+    checkpoint.append_csv(path, [(8.0, 9, 10.0, 11)])
+    assert checkpoint.read_csv(path) == [(1.0, 2, 3.0, 4), (8.0, 9, 10.0, 11)]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -358,6 +436,7 @@ class Evaluations:
         self.weights, _ = flatten_parameters(self.model)
         self.server = Hogwild(self.weights, SharedAdam, num_workers=2)
         self.server.normalizers[1] = torch.tensor(STATISTICS, dtype=torch.float64)
+        self.server.counts[1, UPDATES] = 1  # something has been learned
 
     def finish(self) -> None:
         """A game is over: with the last planned one, the run stops."""
@@ -369,10 +448,10 @@ class Evaluations:
         logger = logging.Logger("test")
         handler = logging.FileHandler(self.files.log)
         logger.addHandler(handler)
-        description = {"env": "Planned-v0", "actions": ACTIONS, "count_lives": True}
+        description = {"env": "Planned-v0", "actions": ACTIONS, "count_lives": True, "skip_rate": 4}
         try:
             test_module.test(
-                self.args, self.server, lambda: Planned(self), self.files, description, logger
+                self.args, self.server, lambda seed: Planned(self), self.files, description, logger
             )
         finally:
             handler.close()
@@ -636,7 +715,7 @@ def test_a_stop_during_the_pause_ends_at_once(tmp_path):
 
 def test_a_run_that_is_already_stopped_plays_nothing(tmp_path):
     run = Evaluations(tmp_path, same_scores(1))
-    run.server.normalizers.zero_()  # and nobody has seen a picture
+    run.server.counts.zero_()  # and nothing has been learned
     run.server.stop()
     run.play()
     assert run.started == 0

@@ -578,6 +578,26 @@ def test_equal_seeds_give_equal_games_whatever_was_played_before(env_id):
     assert trace(make(env_id), seed=4) == first
 
 
+@pytest.mark.parametrize("env_id", ["Pong-v0", "SpaceInvadersNoFrameskip-v4"])
+def test_a_seed_given_when_the_environment_is_made_saves_loading_and_changes_nothing(
+    env_id, monkeypatch
+):
+    loaded = []
+    load = environment.Emulator.load_game
+    monkeypatch.setattr(
+        environment.Emulator, "load_game", lambda self: [loaded.append(self), load(self)]
+    )
+    game, other_game = trace(make(env_id), seed=4), trace(make(env_id), seed=5)
+    entry = game_config(TABLE, env_id)
+    env = make_env(env_id, entry, seed=4)
+    loaded.clear()
+    assert trace(env, seed=4) == game
+    assert not loaded
+    assert trace(env, seed=4) == game
+    assert len(loaded) == 1
+    assert trace(make_env(env_id, entry, seed=4), seed=5) == other_game
+
+
 @pytest.mark.parametrize("env_id", ["Pong-v0", "SeaquestDeterministic-v0", "PongNoFrameskip-v4"])
 def test_games_differ_between_seeds(env_id):
     env = make(env_id)

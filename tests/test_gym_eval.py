@@ -15,10 +15,12 @@ import torch
 
 import checkpoint
 import gym_eval
+from environment import game_config, make_env, read_config
 from model import A3Clstm
 from stopping import StopSignal
 
 PROJECT = Path(gym_eval.__file__).parent
+CONFIG = PROJECT / "config.json"
 PONG_ACTIONS = 6
 NORMALIZER = (1000.0, 100.0, 5.0)
 KEYS = {
@@ -54,7 +56,9 @@ def save(folder: Path, env: str, weights, described: bool = True) -> Path:
     """Write ENV.dat as training does, or without the description beside it."""
     path = folder / f"{env}.dat"
     if described:
-        run = {"env": env, "count_lives": True, "hidden_size": 32, "skip_rate": 4}
+        env_id = env.replace("ALE-", "ALE/")
+        actions = make_env(env_id, game_config(read_config(CONFIG), env_id)).action_meanings
+        run = {"env": env_id, "actions": actions, "count_lives": True, "skip_rate": 4}
         description = checkpoint.describe(run, 1234, 5.0, NORMALIZER, 1.5)
         checkpoint.save_model(path, weights, description)
     else:

@@ -1,11 +1,13 @@
 """The run as a person sees it: real processes, real signals, real files."""
 
+import math
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -127,6 +129,68 @@ def test_a_signal_stops_all_processes_and_everything_is_saved(tmp_path, command,
     assert f"agent steps {saved['steps']}, stopped" in (tmp_path / "logs/Pong-v0_log").read_text()
 
 
+def test_further_signals_do_not_disturb_the_stop(tmp_path, command):
+    """A closing terminal hangs up, its session manager terminates; both may come twice."""
+    run = command(*SMALL)
+    run.wait_for(run.learning)
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        os.killpg(run.process.pid, number)
+        time.sleep(0.01)
+    assert run.interrupt(signal.SIGTERM) < 10
+    assert run.process.returncode == 0
+    assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
+
+
+def test_a_run_ends_at_its_target_score(tmp_path, command):
+    run = command(*SMALL, "--target-score", "-30", "--eval-episodes", "3")
+    assert run.process.wait(timeout=60) == 0
+    assert run.text().count("episode reward") == 1
+    assert len(checkpoint.read_csv(tmp_path / "logs/Pong-v0.csv")) == 3
+
+
+def test_a_run_ends_after_max_minutes_and_pauses_between_evaluations(tmp_path, command):
+    run = command(*SMALL, "--max-minutes", "0.15", "--eval-interval", "600")
+    assert run.process.wait(timeout=60) == 0
+    assert len(checkpoint.read_csv(tmp_path / "logs/Pong-v0.csv")) == 2  # one evaluation
+    seconds = checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["seconds"]
+    assert 9 <= seconds < 20
+
+
+def test_a_stop_before_the_first_update_leaves_nothing(tmp_path, command):
+    run = command(*SMALL, "--num-steps", "200")
+    run.wait_for(lambda: run.children("Train Agent: "))
+    assert run.interrupt() < 10
+    assert run.process.returncode == 0
+    assert "before anything was learned" in run.text()
+    assert [p.name for p in tmp_path.rglob("Pong*") if p.suffix != ".lock"] == []
+
+
+def test_a_resumed_run_that_is_stopped_before_the_first_update_drops_no_row(trained, command):
+    csv = trained / "logs/Pong-v0.csv"
+    csv.write_text(csv.read_text() + "99.0,99999999,5.0,10\r\n")
+    before = csv.read_bytes()
+    run = command("--resume", "--max-steps", "none", "--num-steps", "200")
+    run.wait_for(lambda: run.children("Train Agent: "))
+    assert run.interrupt() < 10
+    assert "before anything was learned" in run.text()
+    assert csv.read_bytes() == before
+
+
+def test_nobody_reads_the_output_any_more(tmp_path):
+    """As with `| head -1`: the run goes on and ends without complaint."""
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "main.py"), *SMALL, "--max-steps", "100"],
+        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(writer)
+    os.close(reader)
+    _, error = process.communicate(timeout=60)
+    assert error == b""
+    assert process.returncode == 0
+    assert "stopped, saved" in (tmp_path / "logs/Pong-v0_log").read_text()
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.5, 2.5])  # seconds: any moment, none to wait for
 def test_ctrl_c_during_start_up_stops_without_traceback(trained, command, delay):
     before = (trained / "trained_models/Pong-v0.dat").read_bytes()
@@ -143,7 +207,7 @@ def test_ctrl_c_during_start_up_stops_without_traceback(trained, command, delay)
 
 def test_a_second_ctrl_c_ends_at_once(command):
     run = command(*SMALL)
-    run.wait_for(lambda: len(run.children("Train Agent: ")) == 2 and run.children("Test Agent"))
+    run.wait_for(run.learning)
     os.kill(run.children("Test Agent")[0], signal.SIGSTOP)  # this one cannot end by itself
     run.process.send_signal(signal.SIGINT)
     run.wait_for(lambda: not run.children("Train Agent: "))  # the first one has arrived
@@ -263,6 +327,30 @@ def test_resume_restores_everything_exactly(trained, monkeypatch):
         assert torch.equal(again["optimizer"]["state"][0][name], tensor)
 
 
+@pytest.mark.parametrize("in_checkpoint", [None, 1.0, 3.0])
+@pytest.mark.parametrize("in_description", [2.0, "of other weights", "no weights"])
+def test_the_best_score_is_that_of_the_weights_on_disk(
+    trained, monkeypatch, in_checkpoint, in_description
+):
+    """The test process saves by itself, between two checkpoints."""
+    monkeypatch.chdir(trained)
+    model, path = Path("trained_models/Pong-v0.dat"), Path("trained_models/Pong-v0.ckpt")
+    torch.save(checkpoint.load_checkpoint(path) | {"best_score": in_checkpoint}, path)
+    weights, description = checkpoint.load_model(model)
+    checkpoint.save_model(model, weights, description | {"score": 2.0})
+    if in_description == "of other weights":
+        torch.save(weights, model)
+    elif in_description == "no weights":
+        model.unlink()
+    run = main.Run(*main.parse(["--resume", "--max-steps", "9000"]))
+    expected = {
+        2.0: max(in_checkpoint or 2.0, 2.0),
+        "of other weights": in_checkpoint or math.nan,
+        "no weights": math.nan,
+    }[in_description]
+    assert float(run.server.evaluation[BEST_SCORE]) == pytest.approx(expected, nan_ok=True)
+
+
 def test_a_resumed_run_appends_to_log_and_csv_and_drops_newer_rows(trained, command):
     csv, log = trained / "logs/Pong-v0.csv", trained / "logs/Pong-v0_log"
     rows, lines = csv.read_text(), log.read_text()
@@ -294,5 +382,13 @@ def test_each_worker_s_own_optimizer_is_saved_and_resumed_as_a_list(tmp_path, mo
 def test_the_suite_works_where_processes_can_only_be_spawned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "START_METHOD", "spawn")
-    assert main.main([*SMALL, "--max-steps", "100"], StopSignal()) == 0
-    assert checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["steps"] >= 100
+    stop = StopSignal()
+
+    def stop_when_saved():
+        while not list(Path().rglob("Pong-v0.dat")):
+            time.sleep(0.05)
+        stop.received = True
+
+    threading.Thread(target=stop_when_saved, daemon=True).start()
+    assert main.main(SMALL, stop) == 0
+    assert checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["steps"] > 0

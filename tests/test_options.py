@@ -141,6 +141,19 @@ def test_count_lives_ends_training_episodes():
         (("-smd", "x"), "save_model_dir", "x"),
         (("-evc", "x"), "env_config", "x"),
         (("-hs", "7"), "hidden_size", 7),
+        (("-g", "0.7"), "gamma", 0.7),
+        (("-t", "0.7"), "tau", 0.7),
+        (("-l", "0.7"), "lr", 0.7),
+        (("-ec", "0.7"), "entropy_coef", 0.7),
+        (("-vc", "0.7"), "value_coef", 0.7),
+        (("-s", "7"), "seed", 7),
+        (("-ns", "7"), "num_steps", 7),
+        (("-mel", "7"), "max_episode_length", 7),
+        (("-o", "RMSprop"), "optimizer", "RMSprop"),
+        (("-dss", "0.7", "0.3"), "distributed_step_size", [0.7, 0.3]),
+        (("--max-steps", "none"), "max_steps", None),
+        (("--target-score", "-7.5"), "target_score", -7.5),
+        (("--target-score", "none"), "target_score", None),
     ],
 )
 def test_truth_values_and_short_forms_are_understood(options, attribute, expected):
@@ -154,6 +167,8 @@ def test_every_option_is_documented_with_a_default_or_a_unit(capsys):
     for action in main.build_parser()._actions:
         assert action.help, action.option_strings
         assert action.option_strings[-1] in text
+    assert "None" not in text
+    assert "[]" not in text
     for group in ("run:", "learning:", "environment:", "evaluation and files:"):
         assert f"\n{group}\n" in text
 
@@ -244,7 +259,11 @@ def refuse(capsys, *options: str) -> str:
         (("--env", "Pog-v0"), "Pong-v0"),
         (("--env", "Joust-v0"), "players"),
         (("--env", "Pong-ram-v0"), "screen"),
-        (("--env", "CartPole-v1"), "nearest"),
+        (("--env", "Combat-ram-v0"), "players"),
+        (("--env", "CartPole-v1"), "not an Atari game"),
+        (("--env", "Kartenhaus"), "nearest"),
+        (("--env", "Breakout-v0", "--max-episode-length", "2"), "FIRE"),
+        (("--seed", str(2**63)), "'9223372036854775808'"),
         (("--workers", "0"), "'0' is not a whole number above 0"),
         (("--workers", "-2"), "'-2'"),
         (("--workers", "2.5"), "'2.5'"),
@@ -303,9 +322,35 @@ def test_a_file_that_cannot_be_loaded_is_refused_with_one_line(capsys, ending, c
 def test_a_model_for_other_actions_or_another_size_is_refused_with_one_line(capsys):
     other = build("--env", "Breakout-v0")
     Path("trained_models").mkdir()
-    checkpoint.save_model(Path("trained_models/Pong-v0.dat"), other.model.state_dict(), {})
+    description = checkpoint.describe(other.description, 1, 1.0, [5.0, 80.0, 40.0], 2.5)
+    path = Path("trained_models/Pong-v0.dat")
+    checkpoint.save_model(path, other.model.state_dict(), description)
     assert "actor_linear.weight" in refuse(capsys, "--load", "--hidden-size", "16")
     assert "lstm.weight_ih" in refuse(capsys, "--load", "--hidden-size", "8")
+
+
+def test_a_model_for_as_many_but_other_actions_is_refused_with_one_line(capsys):
+    Path("trained_models").mkdir()
+    run = build()
+    other = {**run.description, "actions": run.description["actions"][::-1]}
+    description = checkpoint.describe(other, 1, 1.0, [5.0, 80.0, 40.0], 2.5)
+    path = Path("trained_models/Pong-v0.dat")
+    checkpoint.save_model(path, run.model.state_dict(), description)
+    assert "LEFTFIRE" in refuse(capsys, "--load", "--hidden-size", "16")
+
+
+def test_an_optimizer_state_of_something_else_is_refused_with_one_line(capsys):
+    run = build()
+    Path("trained_models").mkdir()
+    run.save()
+    path = Path("trained_models/Pong-v0.ckpt")
+    whole = checkpoint.load_checkpoint(path)
+    for state in ({}, {"state": {0: {"step": torch.zeros(())}}}, {"state": [1]}):
+        torch.save({**whole, "optimizer": state}, path)
+        assert "optimizer" in refuse(capsys, "--resume")
+    other = build("--env", "Breakout-v0")
+    torch.save({**whole, "optimizer": other.server.optimizers[0].state_dict()}, path)
+    assert "optimizer" in refuse(capsys, "--resume")
 
 
 def test_folders_that_cannot_be_written_are_refused_with_one_line(capsys):
@@ -320,3 +365,8 @@ def test_too_little_shared_memory_is_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(hogwild, "SPARE_SHARED_MEMORY", 2**60)  # more than any machine has
     if sys.platform == "linux":
         assert "shared memory" in refuse(capsys)
+
+
+def test_a_network_larger_than_the_memory_is_one_line(capsys):
+    if sys.platform == "linux":
+        assert "shared memory" in refuse(capsys, "--hidden-size", "1000000")

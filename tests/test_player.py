@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from games import unseeded
 from torch import nn
 
 import environment
@@ -71,6 +72,9 @@ class Dice(gym.Env):
 
     action_space = gym.spaces.Discrete(4)
     fire_action = None
+
+    def __init__(self, seed=None):
+        pass
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -168,7 +172,7 @@ def test_a_game_that_ends_with_the_fire_at_its_start_is_over(end):
     assert step.reward.tolist() == [0.0]
     player.start(0, seed(1))
     assert env.actions == [[FIRE], [FIRE]]
-    results = play_games(player.network.model, lambda: env, [seed(2)], None, True)
+    results = play_games(player.network.model, lambda seed: env, [seed(2)], None, True)
     assert [(r.score, r.length) for r in results] == [(3.0, 1)]
 
 
@@ -204,7 +208,7 @@ def test_the_end_that_fire_after_a_lost_life_meets_is_not_dropped(count_lives, e
     assert step.truncated.tolist() == [cut]
     assert step.terminated.tolist() == [not cut]
     assert (step.cut_value.item() != 0) == cut
-    results = play_games(player.network.model, lambda: env, [seed(0)], None, count_lives)
+    results = play_games(player.network.model, lambda seed: env, [seed(0)], None, count_lives)
     assert [(r.score, r.length) for r in results] == [(4.0, 4)]
 
 
@@ -362,7 +366,7 @@ def test_without_counted_lives_the_lstm_remembers_until_the_game_ends():
 def test_an_evaluation_begins_each_training_episode_with_a_zero_state_too(count_lives):
     model = Watched(3)
     results = play_games(
-        model, lambda: Scripted(*LIVES, fire=False), [seed(0), seed(1)], None, count_lives
+        model, lambda seed: Scripted(*LIVES, fire=False), [seed(0), seed(1)], None, count_lives
     )
     assert [result.length for result in results] == [6, 6]
     # One game after the other: game 0 in row 0, then game 1 in row 1.
@@ -499,7 +503,7 @@ def pong():
     normalizer = Normalizer(np.array([1000.0, 100.0, 5.0]), frozen=True)
 
     def play(side_by_side):
-        make = iter(envs).__next__
+        make = unseeded(iter(envs).__next__)
         return list(play_games(model, make, seeds, normalizer, True, side_by_side=side_by_side))
 
     return [play(n) for n in (*SIDE_BY_SIDE, SIDE_BY_SIDE[-1])]
@@ -577,7 +581,7 @@ def test_without_a_normaliser_each_game_starts_one_of_its_own():
     model = SmallNetwork(3)
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0].clone()))
     env = Bright(Event(), Event(terminated=True), fire=False)
-    list(play_games(model, lambda: env, [seed(i) for i in range(3)], None, True))
+    list(play_games(model, lambda seed: env, [seed(i) for i in range(3)], None, True))
     assert len(seen) == 6
     for i in range(3):
         expected = np.repeat([1.0, -1.0], 40)  # by this game's own mean and deviation
@@ -601,7 +605,7 @@ def test_should_stop_leaves_out_the_games_that_are_not_finished():
     lengths = iter([[Event()] * 2, [Event()] * 9, [Event()] * 3, [Event()] * 9])
     envs = []
 
-    def make():
+    def make(seed=None):
         events = next(lengths)
         envs.append(Scripted(*events[:-1], Event(reward=1.0, terminated=True), fire=False))
         return envs[-1]
@@ -620,7 +624,7 @@ def test_should_stop_leaves_out_the_games_that_are_not_finished():
 def test_no_more_environments_are_made_than_run_side_by_side():
     made = []
 
-    def make():
+    def make(seed=None):
         made.append(Dice())
         return made[-1]
 

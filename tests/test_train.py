@@ -26,6 +26,7 @@ from games import (
     Scripted,
     read_diaries,
     recorded_scripted,
+    unseeded,
 )
 
 import train as train_module
@@ -347,18 +348,14 @@ def scripted_rollouts(num_games: int, count_lives: bool, rollouts: int):
     network = make_network(model, num_games, args.num_steps)
     games = [Game(env, normalizer) for env in envs]
     player = Player(network, games, count_lives, learning=True)
-    numbers = itertools.count()
-
-    def start(row):
-        player.start(row, game_seed(1, TRAIN, next(numbers)))
-
+    seeds = (game_seed(1, TRAIN, i) for i in itertools.count())
     results = []
     diary.append(("pull", weights.numpy()))
     for row in range(num_games):
-        start(row)
+        player.start(row, next(seeds))
     for _ in range(rollouts):
         diary.append(("pull", weights.numpy()))
-        results.append(collect(player, args.num_steps, 0, server, start))
+        results.append(collect(player, args.num_steps, 0, server, seeds))
         diary.append(("push",))
     assert int(server.counts[0, STEPS]) == sum(r.rewards.numel() for r in results)
     return results, args, diary
@@ -425,7 +422,7 @@ def test_with_reward_1_for_ever_and_only_time_limits_the_value_is_that_of_for_ev
     args = options(gamma=0.9, num_steps=5, hidden_size=hidden_size, entropy_coef=0.0)
     weights = initial_weights(2, hidden_size)
     server = Hogwild(weights, functools.partial(SharedSGD, lr=0.02), 1, max_steps=1000)
-    train(0, args, server, functools.partial(Endless, limit))
+    train(0, args, server, unseeded(functools.partial(Endless, limit)))
 
     model = A3Clstm(2, hidden_size)
     server.pull(flatten_parameters(model)[0])
@@ -485,7 +482,9 @@ def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
     args = options(envs_per_worker=envs_per_worker, num_steps=4, hidden_size=hidden_size, tau=0.9)
     weights = initial_weights(num_actions, hidden_size)
     server = WitnessedHogwild(tmp_path, weights, functools.partial(SharedSGD, lr=lr), 2)
-    make_env = functools.partial(recorded_scripted, Diary(tmp_path), 1, SCRIPT, num_actions)
+    make_env = unseeded(
+        functools.partial(recorded_scripted, Diary(tmp_path), 1, SCRIPT, num_actions)
+    )
     with worker_processes(server, args, make_env) as processes:
         wait_until(lambda: server.counts[:, UPDATES].min() >= 6, server, processes, 120)
 
@@ -543,11 +542,11 @@ def learn_recall(network, body, make_optimizer, seed: int, max_steps: int):
     def score(games: int) -> float:
         normalizer = Normalizer(server.normalizer().clone(), frozen=True)
         seeds = [game_seed(seed, TEST, next(numbers)) for _ in range(games)]
-        results = play_games(model, Recall, seeds, normalizer, True, side_by_side=8)
+        results = play_games(model, unseeded(Recall), seeds, normalizer, True, side_by_side=8)
         return sum(result.score for result in results) / games / Recall.TRIALS
 
     due = 0
-    with worker_processes(server, args, Recall, body) as processes:
+    with worker_processes(server, args, unseeded(Recall), body) as processes:
         while True:
             due += 400
             wait_until(lambda due=due: server.steps >= due, server, processes, 120)
@@ -667,7 +666,8 @@ def one_worker(tmp_path, rank=0, max_steps=20, hidden_size=16, events=SCRIPT, lr
     weights = initial_weights(3, hidden_size)
     server = WitnessedHogwild(tmp_path, weights, make_optimizer, rank + 1, max_steps=max_steps)
     try:
-        train(rank, args, server, functools.partial(recorded_scripted, Diary(tmp_path), 1, events))
+        make = functools.partial(recorded_scripted, Diary(tmp_path), 1, events)
+        train(rank, args, server, unseeded(make))
     finally:
         (diary,) = read_diaries(tmp_path)
     return args, server, diary
@@ -709,8 +709,9 @@ def test_a_gradient_that_is_not_finite_raises_and_reaches_nobody(tmp_path):
                 snapshots.append([x.detach().clone() for x in (server.parameter, *state)])
             return super().step(action)
 
+    make = unseeded(lambda: Watched(1, [good + bad]))
     with pytest.raises(FloatingPointError, match="nan"):
-        train(0, options(hidden_size=16, num_steps=5), server, lambda: Watched(1, [good + bad]))
+        train(0, options(hidden_size=16, num_steps=5), server, make)
     assert server.counts[0, UPDATES] == 1
     state = server.optimizers[0].state[server.parameter].values()
     for first, before, now in zip(*snapshots, (server.parameter, *state), strict=True):
@@ -733,7 +734,7 @@ def test_an_unfinished_rollout_is_dropped(end):
             return super().step(action)
 
     game = (*(Event(0.5),) * 30,)
-    train(0, options(hidden_size=16, num_steps=5), server, lambda: Stopping(1, [game]))
+    train(0, options(hidden_size=16, num_steps=5), server, unseeded(lambda: Stopping(1, [game])))
     assert server.counts[0].tolist() == [8, 1, 0]
     assert len(seen) == 8
     assert torch.equal(seen[4], weights)
