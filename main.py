@@ -71,7 +71,9 @@ STOP_SECONDS = 8  # for the processes to end by themselves
 MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
 REPLACEMENT_SECONDS = 600
 ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
-DEFAULT_LR = {"Adam": 1e-4, "RMSprop": 7e-4}
+# Adam with one game per worker, and with several: their larger batch carries a longer step, see
+# benchmarks/README.md.
+DEFAULT_LR = {"Adam": (1e-4, 5e-4), "RMSprop": (7e-4, 7e-4)}
 
 
 def build_parser() -> LineParser:
@@ -109,8 +111,8 @@ def build_parser() -> LineParser:
     learning = parser.add_argument_group("learning")
     learning.add_argument(
         "-l", "--lr", type=positive_float, metavar="LR",
-        help="learning rate (default: "
-        + ", ".join(f"{lr:g} with {name}" for name, lr in DEFAULT_LR.items()) + ")",
+        help="learning rate (default: {:g} with Adam and one game per worker, {:g} with several; "
+        "{:g} with RMSprop)".format(*DEFAULT_LR["Adam"], DEFAULT_LR["RMSprop"][0]),
     )
     learning.add_argument(
         "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
@@ -364,8 +366,7 @@ class Processes:
     def __init__(self, run: Run, stop_signal: StopSignal):
         context = torch.multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
-            # Not our own modules: the fork server would take `test` for the standard library's.
-            context.set_forkserver_preload(["torch", "gymnasium", "ale_py.env", "cv2", "numba"])
+            context.set_forkserver_preload(["preload"])
         server, args, make_env = run.server, run.args, run.make_env
         self.makers: list[Callable[[], multiprocessing.Process]] = [
             functools.partial(
@@ -390,6 +391,10 @@ class Processes:
         stop_signal.children = self.running
 
     def start(self) -> None:
+        # Where the fork server looks for `preload`: here and, since it runs as `python -c`, not in
+        # the current folder, which may hold modules with the names of ours.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        os.environ["PYTHONSAFEPATH"] = "1"
         for maker in self.makers:
             if not self.stop_signal.received:
                 self.running.append(_start(maker()))
@@ -589,7 +594,7 @@ def _complete(args: argparse.Namespace) -> argparse.Namespace:
     if args.amsgrad and args.optimizer != "Adam":
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
     if args.lr is None:
-        args.lr = DEFAULT_LR[args.optimizer]
+        args.lr = DEFAULT_LR[args.optimizer][args.envs_per_worker > 1]
     return args
 
 

@@ -176,7 +176,9 @@ def test_every_option_is_documented_with_a_default_or_a_unit(capsys):
 def test_the_optimizer_options_make_that_optimizer():
     adam = build().server.optimizers
     assert [type(o).__name__ for o in adam] == ["SharedAdam"]
-    assert adam[0].param_groups[0]["lr"] == 1e-4
+    assert adam[0].param_groups[0]["lr"] == 5e-4
+    classic = build("--envs-per-worker", "1").server.optimizers[0]
+    assert classic.param_groups[0]["lr"] == 1e-4
     assert adam[0].param_groups[0]["eps"] == 1e-3
     rmsprop = build("-o", "RMSprop").server.optimizers[0]
     assert (type(rmsprop).__name__, rmsprop.param_groups[0]["lr"]) == ("SharedRMSprop", 7e-4)
