@@ -29,6 +29,7 @@ class Files(NamedTuple):
     lock: Path  # trained_models/ENV.lock
     log: Path  # logs/ENV_log
     csv: Path  # logs/ENV.csv
+    tensorboard: Path  # logs/tensorboard/ENV, a folder
 
     @classmethod
     def of(cls, name: str, save_model_dir: str, log_dir: str) -> "Files":
@@ -40,6 +41,7 @@ class Files(NamedTuple):
             models / f"{name}.lock",
             logs / f"{name}_log",
             logs / f"{name}.csv",
+            logs / "tensorboard" / name,
         )
 
     def kept(self, steps: int) -> Path:
@@ -53,11 +55,8 @@ class Files(NamedTuple):
             for path in self.model.parent.glob(f"{glob.escape(self.model.stem)}.step-*")
             if ".old-" not in path.name  # set aside before
         )
-        paths = (
-            self.model, self.model.with_suffix(".json"), self.checkpoint, self.log, self.csv, *kept
-        )
-        return [path for path in paths if path.exists()]
-
+        files = (self.model, self.model.with_suffix(".json"), self.checkpoint, self.log, self.csv)
+        return [path for path in (*files, self.tensorboard, *kept) if path.exists()]
 
     def leftovers(self) -> list[Path]:
         """What write_atomically left of this environment's files when its process was killed."""
@@ -267,7 +266,7 @@ def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
 
 
 def _aside(path: Path, number: int) -> Path:
-    if not path.suffix:  # ENV_log
+    if not path.suffix:  # ENV_log, and TensorBoard's folder
         return path.with_name(f"{path.name}.old-{number}")
     return path.with_name(f"{path.stem}.old-{number}{path.suffix}")
 

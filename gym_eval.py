@@ -12,20 +12,31 @@ if __name__ == "__main__":
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 import checkpoint
+from display import can_show
 from environment import (
     EnvSpec,
     Normalizer,
@@ -36,11 +47,14 @@ from environment import (
     read_config,
 )
 from model import A3Clstm
-from player import Result, play_games
+from monitor import require
+from player import Result, env_seed, play_games
+from record import EMULATOR_RATE, record_game
 from utils import (
     EVALUATE,
     LineParser,
     add_truth,
+    format_time,
     game_seed,
     seed_int,
     positive_int,
@@ -104,7 +118,25 @@ def build_parser() -> LineParser:
         "-rf", "--render-freq", type=positive_int, default=1, metavar="N",
         help="with --render, show every Nth game",
     )
+    watching.add_argument(
+        "--record", type=video_path, metavar="FILE",
+        help="write a video of one game, with every emulator frame: .mp4, or .gif with every third",
+    )
+    watching.add_argument(
+        "--record-game", choices=("first", "best"), default="first",
+        help="which game --record shows",
+    )
+    add_truth(
+        watching, "--record-panel", default=True,
+        help="show beside the game what the network sees, its policy and its value",
+    )
     return parser
+
+
+def video_path(text: str) -> Path:
+    if Path(text).suffix not in (".mp4", ".gif"):
+        raise argparse.ArgumentTypeError(f"{text!r} ends neither in .mp4 nor in .gif")
+    return Path(text)
 
 
 class ShowEvery(gym.Wrapper):
@@ -142,6 +174,22 @@ def has_chance(spec: EnvSpec, actions: list[str], greedy: bool) -> bool:
     return noops or skips or spec.repeat_action_probability > 0 or not greedy
 
 
+def protocol(args: argparse.Namespace, spec: EnvSpec, skip_rate: int) -> dict:
+    """How the games were played; with the model, all that decides about their scores."""
+    limit, unit = spec.time_limit, "frames" if spec.no_frameskip else "agent steps"
+    if args.max_episode_length:
+        limit, unit = args.max_episode_length, "agent steps"
+    if spec.no_frameskip:
+        skip = [skip_rate]
+    else:
+        skip = [spec.frame_skip] if isinstance(spec.frame_skip, int) else [*range(*spec.frame_skip)]
+    return {
+        "frame_skip": skip,  # one of these at each step
+        "repeat_action_probability": spec.repeat_action_probability,  # per frame
+        "time_limit": f"{limit} {unit}",
+    }
+
+
 def summarize(args: argparse.Namespace, results: Sequence[Result], chance: bool) -> dict:
     """The content of ENV_eval.json. standard_error: of the mean; None if there was one game."""
     scores = [result.score for result in sorted(results)]
@@ -154,6 +202,8 @@ def summarize(args: argparse.Namespace, results: Sequence[Result], chance: bool)
         "policy": "sampled" if args.stochastic else "greedy",
         "mean": float(np.mean(scores)),
         "standard_error": None if no_error else float(np.std(scores, ddof=1) / len(scores) ** 0.5),
+        "median": float(np.median(scores)),
+        "min": min(scores),
         "best": max(scores),
         "scores": scores,
         "lengths": [result.length for result in sorted(results)],  # agent steps
@@ -162,8 +212,60 @@ def summarize(args: argparse.Namespace, results: Sequence[Result], chance: bool)
     }
 
 
+def histogram(scores: Sequence[float]) -> list[str]:
+    """Lines of a bar chart of how often which scores occurred."""
+    counts, edges = np.histogram(scores, bins=min(10, len(set(scores))))
+    longest = max(len(f"{edge:.4g}") for edge in edges)
+    return [
+        f"{low:{longest}.4g} to {high:{longest}.4g} | {'#' * -(-40 * n // max(counts))} {n}"
+        for n, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def report(summary: dict, agent_steps: str) -> list[str]:
+    """The lines that close an evaluation."""
+    error, skip = summary["standard_error"], summary["frame_skip"]
+    lines = [
+        f"{summary['episodes']} games, mean {summary['mean']:.4f}"
+        + (f" ± {error:.4f} (standard error)" if error is not None else "")
+        + f", median {summary['median']:g}, min {summary['min']:g}, best {summary['best']:g}"
+    ]
+    if len(set(summary["scores"])) > 1:
+        lines += histogram(summary["scores"])
+    lines += [
+        f"{summary['env']} after {agent_steps} agent steps of training, {summary['policy']} "
+        f"actions, seed {summary['seed']}, skip of {' or '.join(map(str, skip))} frames, "
+        f"sticky actions {summary['repeat_action_probability']:g}, at most {summary['time_limit']}",
+        f"{sum(summary['lengths'])} agent steps, {summary['speed']:.0f} steps/s",
+    ]
+    if error is None and summary["episodes"] > 1:
+        lines.append(f"{summary['env']} has no chance in it: all games were one and the same game")
+    return lines
+
+
+@contextlib.contextmanager
+def progress_bar(
+    console: Console, games: int, stop_signal: StopSignal
+) -> Iterator[Callable[[str], None]]:
+    """Show a bar over the games below what is printed; call what it yields after each of them."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("remaining"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        show_cursor = functools.partial(os.write, sys.__stdout__.fileno(), b"\x1b[?25h\n")
+        stop_signal.before_exit = show_cursor
+        task = progress.add_task("games", total=games)
+        yield lambda text: progress.update(task, advance=1, description=text)
+    stop_signal.before_exit = None
+
+
 def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     """Play, log and summarise. ValueError: one line about what is wrong with the arguments."""
+    if args.record:
+        require("av", "--record")
+        if not os.access(args.record.parent, os.W_OK):
+            raise ValueError(f"{args.record.parent}: no folder that can be written")
     spec = parse_env_id(args.env)
     name = file_name(spec.env_id)
     path = Path(args.load_model_dir, f"{name}.dat")
@@ -172,60 +274,82 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     trained = description or {}
     if description:  # the actions that it was trained with, whatever the crop table says now
         config = config | {"actions": trained["actions"]}
-    make = functools.partial(
-        make_env,
-        args.env,
-        config,
-        args.skip_rate or trained.get("skip_rate", 4),
-        args.max_episode_length,
-    )
+    skip_rate = args.skip_rate or trained.get("skip_rate", 4)
+    make = functools.partial(make_env, args.env, config, skip_rate, args.max_episode_length)
     actions = make().action_meanings
     model = build_model(path, state_dict, actions, args.hidden_size)
     normalizer = None
     if description:
         state = np.array(checkpoint.normalizer_state(path, description))
         normalizer = Normalizer(state, frozen=True)
+    count_lives, greedy = trained.get("count_lives", True), not args.stochastic
+    agent_steps = str(trained.get("agent_steps", "an unknown number of"))
+    seeds = [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)]
 
     os.makedirs(args.log_dir, exist_ok=True)
-    logger = setup_logger(f"{name}_mon_log", Path(args.log_dir, f"{name}_mon_log"))
-    logger.info(f"{path}: {trained.get('agent_steps', 'unknown number of')} agent steps")
-    if not description:
-        logger.info("no description beside it: each game starts a normaliser of its own")
-    started = time.monotonic()
+    console = Console()
+    bar = can_show(console) and not args.render
     results: list[Result] = []
-    for result in play_games(
-        model,
-        functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
-        [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)],
-        normalizer,
-        trained.get("count_lives", True),
-        greedy=not args.stochastic,
-        side_by_side=1 if args.render else args.workers,
-        should_stop=lambda: stop_signal.received,
-    ):
-        results.append(result)
-        logger.info(
-            f"game {result.index}, reward sum: {result.score:g}, length {result.length}, "
-            f"reward mean: {np.mean([r.score for r in results]):.4f}"
-        )
+    with progress_bar(console, len(seeds), stop_signal) if bar else contextlib.nullcontext() as say:
+        logger = setup_logger(f"{name}_mon_log", Path(args.log_dir, f"{name}_mon_log"))
+        logger.info(f"{path}: {agent_steps} agent steps")
+        if not description:
+            logger.info("no description beside it: each game starts a normaliser of its own")
+        started = time.monotonic()
+        for result in play_games(
+            model,
+            functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
+            seeds,
+            normalizer,
+            count_lives,
+            greedy,
+            side_by_side=1 if args.render else args.workers,
+            should_stop=lambda: stop_signal.received,
+        ):
+            results.append(result)
+            mean = np.mean([r.score for r in results])
+            logger.info(
+                f"game {result.index}, reward sum: {result.score:g}, length {result.length}, "
+                f"reward mean: {mean:.4f}"
+            )
+            if say:
+                say(f"mean {mean:.2f}")
+        seconds = time.monotonic() - started
     if not results:
         return 130
-    summary = summarize(args, results, has_chance(spec, actions, not args.stochastic))
-    error = summary["standard_error"]
-    logger.info(
-        f"{len(results)} games, mean {summary['mean']:.4f}"
-        + (f" ± {error:.4f} (standard error)" if error is not None else "")
-        + f", best {summary['best']:g}, {summary['policy']} actions, seed {args.seed}, "
-        f"{sum(summary['lengths']) / (time.monotonic() - started):.0f} steps/s"
-    )
-    if error is None and len(results) > 1:
-        logger.info(f"{args.env} has no chance in it: all games were one and the same game")
+    summary = summarize(args, results, has_chance(spec, actions, greedy))
+    summary |= protocol(args, spec, skip_rate)
+    summary["speed"] = round(sum(summary["lengths"]) / seconds, 1)  # agent steps per second
+    for line in report(summary, agent_steps):
+        logger.info(line)
     if len(results) < args.num_episodes:
         return 130  # interrupted: the last complete evaluation's summary stays
     text = json.dumps(summary, indent=2) + "\n"
     checkpoint.write_atomically(
         Path(args.log_dir, f"{name}_eval.json"), lambda file: file.write(text.encode())
     )
+    if args.record:
+        index = 0 if args.record_game == "first" else int(np.argmax(summary["scores"]))
+        logger.info(f"recording game {index}")
+        recorded = record_game(
+            args.record,
+            model,
+            make(seed=env_seed(seeds[index])),
+            index,
+            seeds[index],
+            normalizer,
+            count_lives,
+            greedy,
+            args.record_panel,
+            should_stop=lambda: stop_signal.received,
+        )
+        if recorded is None:
+            return 130
+        score, frames = recorded
+        logger.info(
+            f"{args.record}: game {index}, score {score:g}, {frames} frames, "
+            f"{format_time(frames / EMULATOR_RATE)}"
+        )
     return 0
 
 

@@ -11,14 +11,16 @@ Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learn
 import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 STEPS, UPDATES, GAMES = range(3)  # columns of a worker's counters
-EVALUATIONS, LAST_SCORE, BEST_SCORE = range(3)  # slots of the test process
-
+# Columns of a worker's sums: six over its updates (each the mean over the steps of one update; the
+# gradient's norm before clipping; 1 if it was clipped), two over its finished games.
+POLICY_LOSS, VALUE_LOSS, ENTROPY, VALUE, GRAD_NORM, CLIPPED, SCORE, LENGTH = range(8)
+EVALUATIONS, LAST_SCORE, BEST_SCORE, LAST_STEPS = range(4)  # slots of the test process
 
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps it
 SPARE_SHARED_MEMORY = 2**20  # bytes, for counters and the like
@@ -40,9 +42,9 @@ def require_shared_memory(size: int) -> None:
 class Hogwild:
     """Shared memory of one run; pickles to every process, where it is the same memory.
 
-    Each slot has one writer: the rows `counts[rank]` and `normalizers[rank]` belong to worker
-    `rank`, `evaluation` to the test process, `stop_flag` to the main process. Nothing can be held
-    by a process that was killed.
+    Each slot has one writer: the rows `counts[rank]`, `sums[rank]` and `normalizers[rank]` belong
+    to worker `rank`, `evaluation` to the test process, `stop_flag` to the main process. Nothing
+    can be held by a process that was killed.
 
     weights: (P,) first weights of the run.
     make_optimizer: called with [parameter]; torch.optim.Optimizer with a share_memory() method.
@@ -89,10 +91,12 @@ class Hogwild:
         for optimizer in self.optimizers:
             optimizer.share_memory()
         self.counts = torch.zeros(num_workers, 3, dtype=torch.int64).share_memory_()
+        self.sums = torch.zeros(num_workers, 8, dtype=torch.float64).share_memory_()
         # Count, mean and standard deviation of environment.Normalizer, per worker.
         self.normalizers = torch.zeros(num_workers, 3, dtype=torch.float64).share_memory_()
-        # Number of evaluations, mean score of the last one, best mean score so far.
-        self.evaluation = torch.tensor([0, torch.nan, torch.nan], dtype=torch.float64)
+        # Number of evaluations, mean score of the last one, best mean score so far, agent steps
+        # behind the weights that were evaluated last.
+        self.evaluation = torch.tensor([0, torch.nan, torch.nan, 0], dtype=torch.float64)
         self.evaluation.share_memory_()
         self.stop_flag = torch.zeros(1, dtype=torch.uint8).share_memory_()
         self.first_step = first_step
@@ -129,12 +133,21 @@ class Hogwild:
         self.parameter.grad = gradient.to(self.parameter.device)
         optimizer.step()
 
-    def report(self, rank: int, steps: int = 0, updates: int = 0, games: int = 0) -> None:
-        """Add to the counts of this worker."""
+    def report(
+        self,
+        rank: int,
+        steps: int = 0,
+        updates: int = 0,
+        games: int = 0,
+        sums: Mapping[int, float] | None = None,
+    ) -> None:
+        """Add to the counts of this worker, and to the given columns of its sums."""
         row = self.counts[rank]
         for column, number in ((STEPS, steps), (UPDATES, updates), (GAMES, games)):
             if number:
                 row[column] += number
+        for column, number in (sums or {}).items():
+            self.sums[rank, column] += number
 
     # What everybody may read.
 

@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
 
 import argparse
+import contextlib
 import functools
 import logging
 import math
@@ -27,10 +28,12 @@ from pathlib import Path
 import filelock
 import torch
 import torch.multiprocessing
+from rich.console import Console
 
 import checkpoint
 import kernels
 from checkpoint import Files
+from display import Display, can_show
 from environment import file_name, game_config, make_env, parse_env_id, read_config
 from hogwild import (
     BEST_SCORE,
@@ -42,11 +45,13 @@ from hogwild import (
     require_shared_memory,
 )
 from model import A3Clstm, flatten_parameters
+from monitor import Figures, Snapshot, TensorBoard, require
 from shared_optim import SharedAdam, SharedRMSprop
 from test import test_process
 from train import train_process
 from utils import (
     LineParser,
+    Output,
     add_truth,
     available_cores,
     finite_float,
@@ -194,6 +199,14 @@ def build_parser() -> LineParser:
         help="for weights and checkpoint",
     )
     evaluation.add_argument("-lg", "--log-dir", default="logs/", metavar="DIR", help="for logs")
+    add_truth(
+        evaluation, "-tl", "--tensorboard-logger", default=False,
+        help="write curves, weight histograms and the graph to LOG_DIR/tensorboard",
+    )
+    add_truth(
+        evaluation, "-q", "--quiet", default=False,
+        help="print nothing but errors; the log has everything",
+    )
     return parser
 
 
@@ -265,6 +278,7 @@ class Run:
         self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
         self.dropped_csv: bytes | None = None  # content before --resume dropped rows
         self.saved_at = time.monotonic()
+        self.has_saved = False
         self.saved_evaluations = 0
 
     def _best_score(self, resumed: dict) -> float:
@@ -314,7 +328,7 @@ class Run:
         if last and math.isnan(best_score):
             description = checkpoint.describe(self.description, steps, seconds, normalizer, None)
             checkpoint.save_model(self.files.model, self.model.state_dict(), description)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.has_saved = time.monotonic(), True
         self.saved_evaluations = int(server.evaluation[EVALUATIONS])
 
     def save_when_due(self, logger: logging.Logger) -> None:
@@ -324,7 +338,7 @@ class Run:
             try:
                 self.save()
             except OSError as error:  # the disk may be full for a while; the run goes on
-                logger.info(f"cannot save: {error}; trying again")
+                logger.error(f"cannot save: {error}; trying again")
                 self.saved_at = time.monotonic()
                 self.saved_evaluations = int(self.server.evaluation[EVALUATIONS])
 
@@ -340,8 +354,6 @@ class Run:
             checkpoint.rewrite_csv(self.files.csv, rows)
             return
         self.set_aside = checkpoint.set_aside(self.files.existing())
-        for old, new in self.set_aside:
-            print(f"{old} of an earlier run is now {new.name}")
 
     def undo_prepare_files(self) -> None:
         """Remove this run's files and give those of an earlier run their names back."""
@@ -363,17 +375,18 @@ def _as_list(value) -> list:
 class Processes:
     """The test process and the workers: started, replaced when they die, stopped."""
 
-    def __init__(self, run: Run, stop_signal: StopSignal):
+    def __init__(self, run: Run, stop_signal: StopSignal, output: Output):
         context = torch.multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
             context.set_forkserver_preload(["preload"])
         server, args, make_env = run.server, run.args, run.make_env
+        errors_to = run.files.log if output is Output.DISPLAY else None
         self.makers: list[Callable[[], multiprocessing.Process]] = [
             functools.partial(
                 context.Process,
                 target=test_process,
                 name="test process",
-                args=(args, server.for_process(), make_env, run.files, run.description),
+                args=(args, server.for_process(), make_env, run.files, run.description, output),
             )
         ]
         for rank in range(args.workers):
@@ -382,7 +395,7 @@ class Processes:
                     context.Process,
                     target=train_process,
                     name=f"worker {rank}",
-                    args=(rank, args, server.for_process(rank), make_env),
+                    args=(rank, args, server.for_process(rank), make_env, errors_to),
                 )
             )
         self.running: list[multiprocessing.Process] = []
@@ -404,6 +417,9 @@ class Processes:
         sentinels = [process.sentinel for process in self.running if process.is_alive()]
         multiprocessing.connection.wait(sentinels, timeout=seconds)
 
+    def workers_alive(self) -> int:
+        return sum(process.is_alive() for process in self.running[1:])  # the first one tests
+
     def replace_dead(self, logger: logging.Logger) -> bool:
         """Start anew whatever has died. False if that has happened too often."""
         for i, process in enumerate(self.running):
@@ -412,9 +428,9 @@ class Processes:
             now = time.monotonic()
             self.replaced = [t for t in self.replaced if now - t < REPLACEMENT_SECONDS] + [now]
             if len(self.replaced) > MAX_REPLACEMENTS:
-                logger.info(f"{process.name} died, exit code {process.exitcode}; giving up")
+                logger.error(f"{process.name} died, exit code {process.exitcode}; giving up")
                 return False
-            logger.info(f"{process.name} died, exit code {process.exitcode}; starting another")
+            logger.error(f"{process.name} died, exit code {process.exitcode}; starting another")
             self.running[i] = _start(self.makers[i]())
         return True
 
@@ -452,18 +468,23 @@ def _start(process: multiprocessing.Process) -> multiprocessing.Process:
 
 
 def watch(
-    run: Run, processes: Processes, stop_signal: StopSignal, logger: logging.Logger
+    run: Run,
+    processes: Processes,
+    stop_signal: StopSignal,
+    logger: logging.Logger,
+    display: Display | None,
 ) -> bool:
     """Until the run is over: replace what dies, save, report. False if it had to be given up."""
     server, args = run.server, run.args
-    started, last = (time.monotonic(), server.steps), (time.monotonic(), server.steps)
-    next_report = started[0] + PROGRESS_SECONDS[0]
+    started, last = time.monotonic(), Snapshot.of(server)
+    next_report = started + PROGRESS_SECONDS[0]
+    board = None
     while True:
         processes.wait(0.2)
         if stop_signal.received or server.stopped:
             break
         now = time.monotonic()
-        if args.max_minutes and now - started[0] >= 60 * args.max_minutes:
+        if args.max_minutes and now - started >= 60 * args.max_minutes:
             break
         score = float(server.evaluation[LAST_SCORE])  # nan before the first evaluation
         if args.target_score is not None and score >= args.target_score:
@@ -472,14 +493,30 @@ def watch(
             return False
         run.save_when_due(logger)
         if now >= next_report:
-            steps = server.steps
-            logger.info(
-                f"Time {format_time(server.seconds)}, agent steps {steps}, "
-                f"{(steps - last[1]) / (now - last[0]):.1f} steps/s, "
-                f"{int(server.counts[:, GAMES].sum())} training games"
-            )
-            last, next_report = (now, steps), now + PROGRESS_SECONDS[1]
+            snapshot = Snapshot.of(server)
+            logger.info(progress_line(server, Figures.between(last, snapshot)))
+            last, next_report = snapshot, now + PROGRESS_SECONDS[1]
+        if args.tensorboard_logger and server.counts[:, UPDATES].any():
+            # Not before: a run that learned nothing leaves no files.
+            board = board or TensorBoard(run.files.tensorboard, server, run.model, run.weights)
+            board.update()
+        if display:
+            display.update()
+    if board:
+        board.close()
     return True
+
+
+def progress_line(server: Hogwild, figures: Figures) -> str:
+    """What the log says about a time in which figures.games training games ended."""
+    games = int(server.counts[:, GAMES].sum())
+    line = (
+        f"Time {format_time(server.seconds)}, agent steps {server.steps}, "
+        f"{figures.speed:.1f} steps/s, {games} training games"
+    )
+    if figures.games:
+        line += f", mean score of the last {figures.games}: {figures.score:.2f}"
+    return line
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
@@ -497,7 +534,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     path = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir).checkpoint
     resumed = checkpoint.load_checkpoint(path)
     saved = resumed["args"]
-    session = ("resume", "load", "max_minutes", "save_model_dir")  # not of the run
+    session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
     args = _complete(parser.parse_args(argv))
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
@@ -513,7 +550,13 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
 
 def run_to_end(run: Run, stop_signal: StopSignal) -> int:
     """Start the processes, watch them, stop them, save. Returns the exit code."""
-    logger = setup_logger(run.files.log.name, run.files.log)
+    console = Console()
+    output = Output.LINES
+    if run.args.quiet:
+        output = Output.QUIET
+    elif can_show(console):
+        output = Output.DISPLAY
+    logger = setup_logger(run.files.log.name, run.files.log, output)
     if run.server.first_step:
         logger.info(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
     else:
@@ -527,15 +570,24 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
             f"python main.py --env {run.args.env} --workers {cores} "
             f"--envs-per-worker {-(-games // cores)}"
         )
-    processes = Processes(run, stop_signal)
+    processes = Processes(run, stop_signal, output)
+    display = Display(run, processes, console) if output is Output.DISPLAY else None
     healthy = False
-    try:
-        processes.start()
-        healthy = watch(run, processes, stop_signal, logger)
-    except FloatingPointError as error:
-        logger.info(str(error))
-    finally:
-        processes.stop(run.server)
+    with display or contextlib.nullcontext():
+        if display:
+            stop_signal.before_exit = display.restore
+        try:
+            processes.start()
+            healthy = watch(run, processes, stop_signal, logger, display)
+        except FloatingPointError as error:
+            logger.error(str(error))
+        finally:
+            if display:
+                display.stopping()
+            processes.stop(run.server)
+    if display:  # the last lines are for the terminal as well
+        stop_signal.before_exit = None
+        logger = setup_logger(run.files.log.name, run.files.log)
     return 0 if finish(run, logger) and healthy else 1
 
 
@@ -551,7 +603,7 @@ def finish(run: Run, logger: logging.Logger) -> bool:
     try:
         run.save(last=True)
     except (FloatingPointError, OSError) as error:
-        logger.info(f"{where}, not saved: {error}")
+        logger.error(f"{where}, not saved: {error}")
         return False
     logger.info(f"{where}, saved {run.files.checkpoint}")
     return True
@@ -561,8 +613,10 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     """Run main.py with these arguments; returns the exit code."""
     try:
         args, resumed = parse(argv)
+        if args.tensorboard_logger:
+            require("tensorboard", "--tensorboard-logger")
         run = Run(args, resumed)
-        prepare_kernels()
+        prepare_kernels(args.quiet)
         stop_signal.at_once = False
         if stop_signal.received:
             return 0
@@ -581,6 +635,9 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         return _fail(str(error))
     try:
         run.prepare_files(resumed)
+        if not args.quiet:
+            for old, new in run.set_aside:
+                print(f"{old} of an earlier run is now {new.name}")
         return run_to_end(run, stop_signal)
     finally:
         lock.release()
@@ -598,9 +655,9 @@ def _complete(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def prepare_kernels() -> None:
+def prepare_kernels(quiet: bool) -> None:
     """Compile the kernels once, before the workers load them from the cache on disk."""
-    if not any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi")):
+    if not quiet and not any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi")):
         print("compiling the kernels; this takes a few seconds, the first time only", flush=True)
     kernels.compile_kernels()
 

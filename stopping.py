@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # Ask for an orderly stop. Windows has no SIGHUP.
 STOP_SIGNALS = tuple(
@@ -29,6 +29,7 @@ class StopSignal:
         self.at_once = at_once
         self.first = 0.0  # when
         self.children: Sequence = ()  # processes that a second Ctrl-C ends
+        self.before_exit: Callable[[], None] | None = None  # what it does as well
 
     def install(self) -> "StopSignal":
         for number in STOP_SIGNALS:
@@ -46,4 +47,6 @@ class StopSignal:
         elif number == signal.SIGINT and now - self.first > REPEAT_SECONDS:
             for child in self.children:
                 child.kill()
+            if self.before_exit:
+                self.before_exit()
             os._exit(128 + number)

@@ -12,10 +12,10 @@ import numpy as np
 import checkpoint
 from checkpoint import Files
 from environment import Normalizer
-from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, UPDATES, Hogwild
+from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, LAST_STEPS, UPDATES, Hogwild
 from model import A3Clstm, flatten_parameters
 from player import play_games
-from utils import TEST, become_child, format_time, game_seed, setup_logger
+from utils import TEST, Output, become_child, format_time, game_seed, setup_logger
 
 
 def test(
@@ -77,8 +77,9 @@ def test(
                     checkpoint.save_model(files.kept(steps), model.state_dict(), state)
                 server.evaluation[BEST_SCORE] = score
         except OSError as error:  # the disk may be full for a while; the run goes on
-            logger.info(f"cannot save: {error}")
+            logger.error(f"cannot save: {error}")
         server.evaluation[LAST_SCORE] = score
+        server.evaluation[LAST_STEPS] = steps
         server.evaluation[EVALUATIONS] += 1
         wake = time.monotonic() + args.eval_interval
         while not server.stopped and time.monotonic() < wake:
@@ -98,7 +99,9 @@ def test_process(
     make_env: Callable[[], gym.Env],
     files: Files,
     description: dict,
+    output: Output,
 ) -> None:
-    """`test` as the body of a process."""
-    become_child("Test Agent")
-    test(args, server, make_env, files, description, setup_logger(files.log.name, files.log))
+    """`test` as the body of a process; output: what the terminal shows."""
+    become_child("Test Agent", files.log if output is Output.DISPLAY else None)
+    logger = setup_logger(files.log.name, files.log, output)
+    test(args, server, make_env, files, description, logger)

@@ -18,7 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from environment import Normalizer
-from hogwild import STEPS, Hogwild
+from hogwild import (
+    CLIPPED,
+    ENTROPY,
+    GRAD_NORM,
+    LENGTH,
+    POLICY_LOSS,
+    SCORE,
+    STEPS,
+    VALUE,
+    VALUE_LOSS,
+    Hogwild,
+)
 from kernels import make_network
 from model import A3Clstm, flatten_parameters
 from player import Game, Player, Step, env_seed
@@ -60,16 +71,21 @@ def returns_and_advantages(
     return returns, advantages
 
 
+class Loss(NamedTuple):
+    """Parts of the loss, each summed over all steps and games."""
+
+    policy: Tensor  # () without the entropy bonus
+    value: Tensor  # ()
+    entropy: Tensor  # () of the policy, in nats
+
+    def total(self, entropy_coef: float, value_coef: float) -> Tensor:
+        return self.policy - entropy_coef * self.entropy + value_coef * self.value
+
+
 def a3c_loss(
-    values: Tensor,
-    logits: Tensor,
-    actions: Tensor,
-    returns: Tensor,
-    advantages: Tensor,
-    entropy_coef: float,
-    value_coef: float,
-) -> Tensor:
-    """Policy loss + value_coef * value loss, summed over all steps and games.
+    values: Tensor, logits: Tensor, actions: Tensor, returns: Tensor, advantages: Tensor
+) -> Loss:
+    """The loss of a rollout.
 
     values, actions, returns, advantages: (T, E); logits: (T, E, actions). The gradient flows
     through values and logits only.
@@ -77,9 +93,8 @@ def a3c_loss(
     log_pi = F.log_softmax(logits, -1)
     entropy = -(log_pi.exp() * log_pi).sum(-1)  # (T, E)
     log_prob = log_pi.gather(-1, actions.unsqueeze(-1)).squeeze(-1)  # (T, E)
-    policy_loss = -(log_prob * advantages).sum() - entropy_coef * entropy.sum()
-    value_loss = 0.5 * (returns - values).pow(2).sum()
-    return policy_loss + value_coef * value_loss
+    value_loss = 0.5 * (returns - values).pow(2)  # (T, E)
+    return Loss(-(log_prob * advantages).sum(), value_loss.sum(), entropy.sum())
 
 
 def collect(
@@ -100,10 +115,11 @@ def collect(
             return None
         before = player.steps
         steps.append(player.step(greedy=False))
-        over = [row for row, game in enumerate(player.games) if game.over]
-        for row in over:
-            player.start(row, next(seeds))
-        server.report(rank, steps=player.steps - before, games=len(over))
+        for row, game in enumerate(player.games):
+            if game.over:
+                server.report(rank, games=1, sums={SCORE: game.score, LENGTH: game.length})
+                player.start(row, next(seeds))
+        server.report(rank, steps=player.steps - before)
         if len(player.games) == 1 and bool(steps[-1].terminated | steps[-1].truncated):
             break
     values, logits, actions, rewards, terminated, truncated, cut_values = map(
@@ -156,10 +172,10 @@ def train(
         )
         values.requires_grad_()
         logits.requires_grad_()
-        loss = a3c_loss(
-            values, logits, actions, returns, advantages, args.entropy_coef, args.value_coef
+        loss = a3c_loss(values, logits, actions, returns, advantages)
+        d_values, d_logits = torch.autograd.grad(
+            loss.total(args.entropy_coef, args.value_coef), (values, logits)
         )
-        d_values, d_logits = torch.autograd.grad(loss, (values, logits))
         gradient.zero_()
         network.backward(d_values, d_logits, ended)  # from the network's outputs to its weights
         norm = float(gradient.norm())
@@ -168,12 +184,28 @@ def train(
         if norm > args.max_grad_norm:
             gradient *= args.max_grad_norm / norm
         server.push(gradient, rank, lr)
-        server.report(rank, updates=1)
+        steps = values.numel()
+        server.report(
+            rank,
+            updates=1,
+            sums={
+                POLICY_LOSS: loss.policy.item() / steps,
+                VALUE_LOSS: loss.value.item() / steps,
+                ENTROPY: loss.entropy.item() / steps,
+                VALUE: values.mean().item(),
+                GRAD_NORM: norm,
+                CLIPPED: norm > args.max_grad_norm,
+            },
+        )
 
 
 def train_process(
-    rank: int, args: Namespace, server: Hogwild, make_env: Callable[[], gym.Env]
+    rank: int,
+    args: Namespace,
+    server: Hogwild,
+    make_env: Callable[[], gym.Env],
+    errors_to: str | None = None,
 ) -> None:
-    """`train` as the body of a process."""
-    become_child(f"Train Agent: {rank}")
+    """`train` as the body of a process; errors_to: see utils.become_child."""
+    become_child(f"Train Agent: {rank}", errors_to)
     train(rank, args, server, make_env)

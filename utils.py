@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
 
 import argparse
+import enum
 import logging
 import math
 import multiprocessing
@@ -122,16 +123,25 @@ class StandardOutput(logging.StreamHandler):
             super().handleError(record)
 
 
-def setup_logger(name: str, path: str) -> logging.Logger:
-    """Logger that adds each message, with its time, to the file and to standard output."""
+class Output(enum.Enum):
+    """What a program shows in the terminal."""
+
+    LINES = "lines"  # of the log, as they come
+    DISPLAY = "display"  # redraws itself; nobody else may write there
+    QUIET = "quiet"  # errors alone
+
+
+def setup_logger(name: str, path: str, output: Output = Output.LINES) -> logging.Logger:
+    """Logger that adds each message, with its time, to the file and maybe prints it."""
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     close_logger(logger)  # of an earlier run in this process
-    for handler in (
-        logging.FileHandler(path, encoding="utf-8"),
-        StandardOutput(sys.stdout),
-    ):
+    handlers = [logging.FileHandler(path, encoding="utf-8")]
+    if output is not Output.DISPLAY:
+        handlers.append(StandardOutput(sys.stdout))
+        handlers[1].setLevel(logging.ERROR if output is Output.QUIET else logging.INFO)
+    for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s"))
         logger.addHandler(handler)
     return logger
@@ -143,8 +153,10 @@ def close_logger(logger: logging.Logger) -> None:
         handler.close()
 
 
-def become_child(title: str) -> None:
+def become_child(title: str, errors_to: str | None = None) -> None:
     """What a worker or test process does first.
+
+    errors_to: file that gets what it would write to the terminal.
 
     Stopping is for the main process to decide, through shared memory: a Ctrl-C reaches every
     process of the terminal. If the main process is gone, this one ends at once and writes nothing.
@@ -154,6 +166,11 @@ def become_child(title: str) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     setproctitle.setproctitle(title)
+    if errors_to is not None:
+        file = os.open(errors_to, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        for terminal in (1, 2):
+            os.dup2(file, terminal)
+        os.close(file)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -24,7 +24,8 @@ CONFIG = PROJECT / "config.json"
 PONG_ACTIONS = 6
 NORMALIZER = (1000.0, 100.0, 5.0)
 KEYS = {
-    "env", "episodes", "seed", "policy", "mean", "standard_error", "best", "scores", "versions"
+    "env", "episodes", "seed", "policy", "mean", "standard_error", "best", "scores", "versions",
+    "median", "min", "frame_skip", "repeat_action_probability", "time_limit", "speed",
 }  # fmt: skip
 
 

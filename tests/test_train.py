@@ -306,7 +306,9 @@ def test_the_loss_and_its_gradient_equal_their_formulas(games):
 
     values, logits = (torch.from_numpy(x).requires_grad_() for x in (values, logits))
     others = [torch.from_numpy(x).requires_grad_(x.dtype == float) for x in (returns, advantages)]
-    loss = a3c_loss(values, logits, torch.from_numpy(actions), *others, entropy_coef, value_coef)
+    loss = a3c_loss(values, logits, torch.from_numpy(actions), *others).total(
+        entropy_coef, value_coef
+    )
     loss.backward()
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(values.grad, value_gradient, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,223 @@
+"""The live display of a training run in a terminal."""
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from rich.bar import Bar
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+import checkpoint
+from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, UPDATES
+from monitor import Figures, Window
+from utils import format_time
+
+REFRESH_SECONDS = 1
+LEARNING_SECONDS, SCORE_SECONDS = 30, 300  # of the means that are shown
+MAX_WIDTH = 100  # columns
+LEAVE_SCREEN = b"\x1b[?1049l\x1b[?25h"  # the ordinary screen, with its cursor
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def can_show(console: Console) -> bool:
+    """Whether this is a terminal that can redraw itself and has the signs of the curve."""
+    return (
+        console.is_terminal
+        and not console.is_dumb_terminal
+        and console.encoding.lower().replace("-", "") == "utf8"
+    )
+
+
+def draw_curve(values: Sequence[float], width: int, height: int) -> list[str]:
+    """Lines of a bar chart, the topmost first; one column per value, or per mean of several.
+
+    The lowest value is one eighth of a line high, so that it can be seen.
+    """
+    count = min(width, len(values))
+    columns = np.array([part.mean() for part in np.array_split(np.array(values, float), count)])
+    span = columns.max() - columns.min()
+    levels = 8 * height - 1
+    heights = 1 + np.rint((columns - columns.min()) / span * levels if span else 0 * columns)
+    return [
+        "".join(BLOCKS[int(min(max(h - 8 * line, 0), 8))] for h in heights)
+        for line in reversed(range(height))
+    ]
+
+
+def number(value: float, form: str = ".2f") -> str:
+    """The value, or a dash for nan."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
+class Display:
+    """Shows a run on the terminal's alternate screen, which leaves what was there before as it was.
+
+    run, processes: of main.py.  Use it as a context; call `update` as often as you like.
+    """
+
+    def __init__(self, run, processes, console: Console):
+        self.run, self.processes, self.console = run, processes, console
+        self.server, self.args = run.server, run.args
+        self.live = Live(
+            console=console, screen=True, auto_refresh=False,
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+        self.learning = Window(self.server, LEARNING_SECONDS)
+        self.playing = Window(self.server, SCORE_SECONDS)
+        rows = checkpoint.read_csv(run.files.csv)  # of earlier sessions
+        by_step: dict[int, list[float]] = {}
+        for _, steps, score, _ in rows:
+            by_step.setdefault(steps, []).append(score)
+        self.scores = [float(np.mean(scores)) for scores in by_step.values()]  # one per evaluation
+        self.evaluations = 0  # of this session, in self.scores
+        self.started = time.monotonic()
+        self.next_update = 0.0
+        self.state = "starting"
+
+    def __enter__(self) -> "Display":
+        self.live.start()
+        self.update()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.state = "stopped"
+        with contextlib.suppress(OSError):
+            self.live.stop()
+            self.console.print(self._view())  # what stays in the terminal
+
+    def restore(self) -> None:
+        """Leave the alternate screen at once, from a signal handler."""
+        os.write(self.console.file.fileno(), LEAVE_SCREEN)
+
+    def stopping(self) -> None:
+        self.state, self.next_update = "stopping", 0.0
+        self.update()
+
+    def update(self) -> None:
+        """Draw anew, at most every REFRESH_SECONDS."""
+        now = time.monotonic()
+        if now < self.next_update:
+            return
+        self.next_update = now + REFRESH_SECONDS
+        if self.state == "starting" and self.server.counts[:, UPDATES].any():
+            self.state = ""
+        evaluation = self.server.evaluation.tolist()
+        if evaluation[EVALUATIONS] > self.evaluations:
+            self.evaluations = evaluation[EVALUATIONS]
+            self.scores.append(evaluation[LAST_SCORE])
+        with contextlib.suppress(OSError):  # the terminal has gone; the run goes on
+            self.live.update(self._screen(), refresh=True)
+
+    def _screen(self) -> RenderableType:
+        """The view and, below it, the end of the log in what is left of the terminal."""
+        width, height = self.console.size
+        view = self._view()
+        used = len(self.console.render_lines(view, self.console.options.update(height=None)))
+        free = height - used
+        if free < 2:
+            return view
+        lines = tail(self.run.files.log, free)
+        return Group(view, *(Text(line[:width], "dim", no_wrap=True) for line in lines[-free:]))
+
+    def _view(self) -> Panel:
+        args, server = self.args, self.server
+        width, height = self.console.size
+        width = min(width, MAX_WIDTH)
+        learning, playing = self.learning.read(), self.playing.read()
+        best = float(server.evaluation[BEST_SCORE])
+        last = self.scores[-1] if self.scores else math.nan
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_row("agent steps", self._progress())
+        table.add_row("speed", f"{learning.speed:,.0f} steps/s" + self._remaining(learning))
+        mean = float(np.mean(self.scores)) if self.scores else math.nan
+        table.add_row(
+            "score",
+            f"[bold]last {number(last, 'g')}[/]   mean {number(mean)}   best {number(best, 'g')}"
+            f"   [dim]of {args.eval_episodes} greedy games each[/]",
+        )
+        table.add_row(
+            "training",
+            f"score {number(playing.score)}   length {number(playing.length, '.0f')}"
+            f"   [dim]of {playing.games} games with sampled actions[/]",
+        )
+        table.add_row(
+            "policy", f"entropy {number(learning.entropy)}   value {number(learning.value)}"
+        )
+        table.add_row(
+            "gradient",
+            f"norm {number(learning.grad_norm, '.1f')}   "
+            f"{number(100 * learning.clipped, '.0f')} % clipped at {args.max_grad_norm:g}",
+        )
+        if self.state != "stopped":
+            self._add_processes(table)
+        body: list[RenderableType] = [table]
+        if len(self.scores) > 1:
+            body += ["", *self._curve(width - 4, 4 if height < 32 else 8)]
+        title = f"[bold]{args.env}[/]  {format_time(server.seconds)}  {self.state}"
+        return Panel(
+            Group(*body), title=title.strip(), title_align="left",
+            width=width, border_style="dim", padding=(0, 1),
+        )  # fmt: skip
+
+    def _add_processes(self, table: Table) -> None:
+        args = self.args
+        alive = self.processes.workers_alive()
+        workers = f"{alive} of {args.workers} alive, {args.envs_per_worker} games each"
+        table.add_row("workers", workers if alive == args.workers else f"[bold red]{workers}[/]")
+        saved = "-"
+        if self.run.has_saved:
+            ago = time.monotonic() - self.run.saved_at
+            saved = f"{ago:.0f} s ago   [dim]{self.run.files.checkpoint}[/]"
+        table.add_row("saved", saved)
+
+    def _progress(self) -> RenderableType:
+        steps = f"{self.server.steps:,}"
+        if not self.args.max_steps:
+            return steps
+        row = Table.grid(padding=(0, 2))
+        bar = Bar(self.args.max_steps, 0, min(self.server.steps, self.args.max_steps), width=20)
+        row.add_row(f"{steps} of {self.args.max_steps:,}", bar)
+        return row
+
+    def _remaining(self, learning: Figures) -> str:
+        """Time to the nearest limit of the run, as far as it can be known."""
+        seconds = []
+        if self.state == "stopped":
+            return ""
+        if self.args.max_minutes:
+            seconds.append(60 * self.args.max_minutes - (time.monotonic() - self.started))
+        if self.args.max_steps and learning.speed > 0:
+            seconds.append((self.args.max_steps - self.server.steps) / learning.speed)
+        return f"   {format_time(max(0.0, min(seconds)))} remaining" if seconds else ""
+
+    def _curve(self, width: int, height: int) -> list[Text]:
+        """The scores of all evaluations, with the highest and the lowest of them at the side."""
+        highest, lowest = (number(f(self.scores), ".1f") for f in (max, min))
+        margin = max(len(highest), len(lowest))
+        labels = [highest, *[""] * (height - 2), lowest]
+        lines = draw_curve(self.scores, max(1, width - margin - 1), height)
+        return [
+            Text.assemble((label.rjust(margin) + " ", "dim"), (line, "cyan"))
+            for label, line in zip(labels, lines, strict=True)
+        ]
+
+
+def tail(path, count: int) -> list[str]:
+    """The last lines of a text file, `count` at most; none if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 200 * count))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []

@@ -1,0 +1,141 @@
+"""What a run is doing: speed, scores, losses and entropy, from what its workers add up.
+
+Read by the log lines, the display in the terminal and TensorBoard, each over a time of its own.
+"""
+
+import importlib.util
+import time
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from hogwild import EVALUATIONS, LAST_SCORE, LAST_STEPS, Hogwild
+
+TENSORBOARD_SECONDS = 10  # between points of a curve
+
+
+class Snapshot(NamedTuple):
+    """The totals of all workers at one moment."""
+
+    second: float
+    steps: int  # agent steps
+    updates: int
+    games: int
+    sums: np.ndarray  # (8,), see hogwild
+
+    @classmethod
+    def of(cls, server: Hogwild) -> "Snapshot":
+        steps, updates, games = server.counts.sum(0).tolist()
+        return cls(time.monotonic(), steps, updates, games, server.sums.sum(0).numpy())
+
+
+class Figures(NamedTuple):
+    """Means between two snapshots; nan of what did not happen between them."""
+
+    speed: float  # agent steps per second
+    games: int  # training games that ended
+    policy_loss: float  # this and the next three: per agent step
+    value_loss: float
+    entropy: float  # of the policy, in nats
+    value: float
+    grad_norm: float  # before clipping
+    clipped: float  # share of the gradients, 0 to 1
+    score: float  # raw, of training games
+    length: float  # agent steps, of training games
+
+    @classmethod
+    def between(cls, before: Snapshot, after: Snapshot) -> "Figures":
+        games, updates = after.games - before.games, after.updates - before.updates
+        speed = (after.steps - before.steps) / max(after.second - before.second, 1e-9)
+        sums = after.sums - before.sums
+        per_update = sums[:6] / updates if updates else np.full(6, np.nan)
+        per_game = sums[6:] / games if games else np.full(2, np.nan)
+        return cls(speed, games, *per_update.tolist(), *per_game.tolist())
+
+
+class Window:
+    """The figures of the last `seconds`, however often they are read."""
+
+    def __init__(self, server: Hogwild, seconds: float):
+        self.server = server
+        self.seconds = seconds
+        self.snapshots = deque([Snapshot.of(server)])
+
+    def read(self) -> Figures:
+        now = Snapshot.of(self.server)
+        self.snapshots.append(now)
+        while now.second - self.snapshots[0].second > self.seconds and len(self.snapshots) > 2:
+            self.snapshots.popleft()
+        return Figures.between(self.snapshots[0], now)
+
+
+class TensorBoard:
+    """Curves, weight histograms and the graph in a folder for TensorBoard, against agent steps.
+
+    model: its parameters are views of `weights`, a private vector (P,).
+    The points of a resumed run replace those after its first step, so that it is one curve.
+    """
+
+    def __init__(self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor):
+        from torch.utils.tensorboard import SummaryWriter  # only a run that wants it pays for it
+
+        self.server, self.model, self.weights = server, model, weights
+        new = not any(folder.glob("events.*"))
+        self.writer = SummaryWriter(str(folder), purge_step=server.first_step + 1)
+        if new:
+            state = torch.zeros(1, model.hidden_size)
+            self.writer.add_graph(model, [(torch.zeros(1, 1, 80, 80), (state, state))])
+        self.last = Snapshot.of(server)
+        self.evaluations = 0
+
+    def update(self) -> None:
+        """Write what is new: each evaluation, and a point of each curve every TENSORBOARD_SECONDS.
+        """
+        if self.server.evaluation[EVALUATIONS] > self.evaluations:
+            self.evaluations = int(self.server.evaluation[EVALUATIONS])
+            self._write_evaluation()
+        now = Snapshot.of(self.server)
+        new = now.updates > self.last.updates
+        if new and now.second - self.last.second >= TENSORBOARD_SECONDS:
+            self._write_training(Figures.between(self.last, now))
+            self.last = now
+
+    def _write_training(self, figures: Figures) -> None:
+        points = {
+            "loss/policy": figures.policy_loss,
+            "loss/value": figures.value_loss,
+            "policy/entropy": figures.entropy,
+            "value/mean": figures.value,
+            "gradient/norm": figures.grad_norm,
+            "gradient/clipped": figures.clipped,
+            "speed/agent steps per second": figures.speed,
+        }
+        if figures.games:
+            points |= {"training/score": figures.score, "training/length": figures.length}
+        for name, value in points.items():
+            self.writer.add_scalar(name, value, self.server.steps)
+
+    def _write_evaluation(self) -> None:
+        """The score of the newest evaluation, and how the weights are distributed now."""
+        evaluation = self.server.evaluation
+        self.writer.add_scalar(
+            "evaluation/score", float(evaluation[LAST_SCORE]), int(evaluation[LAST_STEPS])
+        )
+        self.server.pull(self.weights)
+        for name, parameter in self.model.named_parameters():
+            self.writer.add_histogram(name.replace(".", "/"), parameter, self.server.steps)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def require(module: str, option: str) -> None:
+    """ValueError, one line with the command that helps, if an optional package is missing."""
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(
+            f"{option} needs the package {module}: pip install -r requirements-extra.txt"
+        )

@@ -1,0 +1,185 @@
+"""The video of a game: every frame at the emulator's rate, and the game that was reported."""
+
+import functools
+import json
+
+import av
+import numpy as np
+import pytest
+from test_gym_eval import CONFIG, lively_weights, own_loggers, run, save  # noqa: F401
+
+import gym_eval
+import record
+from environment import Emulator, Normalizer, game_config, make_env, read_config
+from gym_eval import build_parser
+from player import env_seed, play_games
+from stopping import StopSignal
+from utils import EVALUATE, game_seed
+
+ENV = "Pong-v0"
+LIMIT = 40  # agent steps
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save(folder, ENV, lively_weights(6))
+    return folder
+
+
+def pictures(path) -> tuple[list[np.ndarray], float, list[float]]:
+    """The frames of a video as RGB, its frames per second, and when each is shown."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [(f.to_ndarray(format="rgb24"), float(f.time)) for f in container.decode(video=0)]
+        return [f for f, _ in frames], float(stream.average_rate), [t for _, t in frames]
+
+
+def emulated(monkeypatch, seed: int) -> list[np.ndarray]:
+    """Counts, from outside the recorder, the screens of what is played next: fills the list."""
+    screens = []
+    act = Emulator.step
+
+    def step(self, action):
+        before = self.ale.getEpisodeFrameNumber()
+        result = act(self, action)
+        screens.append((self.ale.getEpisodeFrameNumber() - before, self.ale.getScreenRGB()))
+        return result
+
+    monkeypatch.setattr(Emulator, "step", step)
+    return screens
+
+
+@pytest.mark.parametrize("panel", [True, False])
+def test_a_video_shows_every_frame_at_the_emulators_rate(models, tmp_path, monkeypatch, panel):
+    steps = emulated(monkeypatch, 1)
+    path = tmp_path / "game.mp4"
+    options = ("-ne", "1", "-mel", str(LIMIT), "--record", str(path), "--record-panel", str(panel))
+    assert run(models, tmp_path, *options) == 0
+    steps = steps[LIMIT:]  # those of the evaluation come first
+    assert len(steps) == LIMIT
+    frames, rate, times = pictures(path)
+    assert len(frames) == sum(count for count, _ in steps)
+    assert rate == record.EMULATOR_RATE
+    np.testing.assert_allclose(np.diff(times), 1 / 60, atol=1e-4)
+    assert frames[0].shape == (420, 320 + panel * record.PANEL_WIDTH, 3)
+    last = [sum(count for count, _ in steps[: i + 1]) - 1 for i in range(LIMIT)]
+    for at, (_, screen) in zip(last, steps, strict=True):  # lossy, so not exactly
+        shown = frames[at][:420:2, :320:2].astype(int)
+        assert np.abs(shown - screen).mean() < 3
+
+
+def test_a_gif_shows_every_third_frame_exactly(models, tmp_path, monkeypatch):
+    steps = emulated(monkeypatch, 1)
+    path = tmp_path / "game.gif"
+    assert run(models, tmp_path, "-ne", "1", "-mel", str(LIMIT), "--record", str(path)) == 0
+    steps = steps[LIMIT:]
+    frames, _, times = pictures(path)
+    total = sum(count for count, _ in steps)
+    assert len(frames) == -(-total // 3)
+    np.testing.assert_allclose(np.diff(times), 0.05)
+    last = np.cumsum([count for count, _ in steps]) - 1
+    checked = 0
+    for at, (_, screen) in zip(last.tolist(), steps, strict=True):
+        if at % 3 == 0:
+            np.testing.assert_array_equal(frames[at // 3][:420:2, :320:2], screen)
+            checked += 1
+    assert checked > 5
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_recorded_game_is_the_reported_one(models, tmp_path, stochastic):
+    """Of a whole evaluation, side by side, the best; its score is told apart from the others'."""
+    path = tmp_path / "best.mp4"
+    options = ("-ne", "11", "--workers", "11", "-mel", "300", "--stochastic", str(stochastic))
+    recorded = ("--record", str(path), "--record-game", "best", "--record-panel", "False")
+    assert run(models, tmp_path, *options, *recorded) == 0
+    summary = json.loads((tmp_path / f"{ENV}_eval.json").read_text())
+    best = summary["scores"].index(max(summary["scores"]))
+    line = (tmp_path / f"{ENV}_mon_log").read_text().splitlines()[-1]
+    assert f"best.mp4: game {best}, score {summary['best']:g}, " in line
+
+
+@pytest.mark.parametrize("index", [0, 9])
+def test_a_replayed_game_has_the_score_of_the_evaluation(index, tmp_path):
+    args = build_parser().parse_args(["--record", str(tmp_path / "a.mp4")])
+    model = gym_eval.A3Clstm(6, 32)
+    model.load_state_dict(lively_weights(6))
+    config = game_config(read_config(CONFIG), ENV)
+    make = functools.partial(make_env, ENV, config, 4, 700)
+    seeds = [game_seed(3, EVALUATE, i) for i in range(10)]
+    normalizer = Normalizer(np.array([1000.0, 100.0, 5.0]), frozen=True)
+    results = sorted(play_games(model, make, seeds, normalizer, True, True, side_by_side=10))
+    score, _ = record.record_game(
+        args.record, model, make(seed=env_seed(seeds[index])), index, seeds[index],
+        normalizer, True, True, False,
+    )  # fmt: skip
+    assert score == results[index].score
+    assert len({result.score for result in results}) > 1
+
+
+def test_an_interrupted_recording_leaves_no_file(models, tmp_path, monkeypatch):
+    stop = StopSignal()
+    add = record.Video.add
+
+    def add_and_stop(self, picture):
+        add(self, picture)
+        stop.received = True
+
+    monkeypatch.setattr(record.Video, "add", add_and_stop)
+    path = tmp_path / "a.gif"
+    path.write_text("of an earlier recording")
+    argv = ["-lmd", str(models), "-lgd", str(tmp_path / "logs"), "-ne", "1", "-mel", "20"]
+    assert gym_eval.main([*argv, "--record", str(path)], stop) == 130
+    assert path.read_text() == "of an earlier recording"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "logs"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.avi", ".mp4"), ("no/a.mp4", "no folder")])
+def test_a_video_that_cannot_be_written_is_refused_before_any_game(
+    models, tmp_path, monkeypatch, capsys, name, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(models, tmp_path / "logs", "--record", name) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_palette_is_exact_up_to_256_colours():
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (256, 3), dtype=np.uint8)
+    palette = record.Palette()
+    for _ in range(3):
+        picture = colours[rng.integers(0, 256, (20, 30))]
+        index = palette.index(picture)
+        np.testing.assert_array_equal(palette.colours[index, 1:], picture)
+
+
+def test_a_full_palette_takes_the_nearest_colour():
+    palette = record.Palette()
+    greys = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)
+    palette.index(greys)
+    picture = np.array([[[10, 11, 10]]], np.uint8)
+    assert palette.colours[palette.index(picture)[0, 0], 1:].tolist() == [10, 10, 10]
+
+
+def test_the_panel_shows_policy_and_value():
+    mind = record.Mind(["NOOP", "FIRE"], 420)
+    picture = np.zeros((80, 80), np.uint8)
+    sure = mind.draw(picture, np.array([1.0, 0.0]), 0, 0.5)
+    unsure = mind.draw(picture, np.array([0.5, 0.5]), 0, 0.5)
+    chosen, other = (
+        [(panel == colour).all(2).sum() for panel in (sure, unsure)]
+        for colour in (record.CHOSEN, record.BAR)
+    )
+    assert chosen[0] > 1.8 * chosen[1] > 0
+    assert other[1] > other[0]
+
+
+def test_every_game_has_room_for_its_actions():
+    names = make_env("Seaquest-v0", game_config(read_config(CONFIG), "Seaquest-v0")).action_meanings
+    assert len(names) == 18
+    panel = record.Mind(names, 420).draw(np.zeros((80, 80), np.uint8), np.full(18, 1 / 18), 3, 0.0)
+    assert panel.shape == (420, record.PANEL_WIDTH, 3)
