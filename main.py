@@ -585,7 +585,7 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
             if display:
                 display.stopping()
             processes.stop(run.server)
-    if display:  # the last lines are for the terminal as well
+    if display:  # errors and the last line are for the terminal as well
         stop_signal.before_exit = None
         logger = setup_logger(run.files.log.name, run.files.log)
     return 0 if finish(run, logger) and healthy else 1

@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is import
 import argparse
 import enum
 import logging
+import logging.handlers
 import math
 import multiprocessing
 import signal
@@ -137,12 +138,13 @@ def setup_logger(name: str, path: str, output: Output = Output.LINES) -> logging
     logger.setLevel(logging.INFO)
     logger.propagate = False
     close_logger(logger)  # of an earlier run in this process
-    handlers = [logging.FileHandler(path, encoding="utf-8")]
-    if output is not Output.DISPLAY:
-        handlers.append(StandardOutput(sys.stdout))
-        handlers[1].setLevel(logging.ERROR if output is Output.QUIET else logging.INFO)
-    for handler in handlers:
+    file, terminal = logging.FileHandler(path, encoding="utf-8"), StandardOutput(sys.stdout)
+    for handler in (file, terminal):
         handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s"))
+    if output is Output.DISPLAY:  # errors, when the display has gone and this is closed
+        terminal = logging.handlers.MemoryHandler(sys.maxsize, sys.maxsize, terminal)
+    terminal.setLevel(logging.INFO if output is Output.LINES else logging.ERROR)
+    for handler in (file, terminal):
         logger.addHandler(handler)
     return logger
 

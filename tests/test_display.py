@@ -1,0 +1,270 @@
+"""The live display: what it draws, and that it leaves the terminal as it was."""
+
+import fcntl
+import io
+import math
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+import checkpoint
+import display
+import main
+from display import Display, draw_curve, number, tail
+from hogwild import (
+    BEST_SCORE,
+    CLIPPED,
+    ENTROPY,
+    EVALUATIONS,
+    GRAD_NORM,
+    LAST_SCORE,
+    SCORE,
+    VALUE,
+    Hogwild,
+)
+from model import A3Clstm, flatten_parameters
+from shared_optim import SharedAdam
+
+PROJECT = Path(main.__file__).parent
+SMALL = ["--workers", "2", "--envs-per-worker", "1", "--num-steps", "5", "--hidden-size", "16"]
+SMALL += ["--max-episode-length", "40", "--eval-episodes", "2"]
+SMALL += ["--env-config", str(PROJECT / "config.json")]
+ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
+HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+
+
+# ---------------------------------------------------------------------------------------------
+# What it draws
+
+
+def test_a_curve_has_a_column_per_value_from_lowest_to_highest():
+    assert draw_curve([0, 1, 2, 3, 4, 5, 6, 7], width=8, height=1) == ["▁▂▃▄▅▆▇█"]
+    assert draw_curve([0, 15, 7], width=8, height=2) == [" █ ", "▁██"]
+    assert draw_curve([3, 3], width=8, height=2) == ["  ", "▁▁"]
+
+
+def test_a_long_curve_shows_means_of_neighbours():
+    assert draw_curve([0, 0, 7, 7], width=2, height=1) == ["▁█"]
+    assert len(draw_curve(list(range(1000)), width=30, height=1)[0]) == 30
+
+
+def test_numbers():
+    assert (number(-1.234), number(math.nan), number(2.0, "g")) == ("-1.23", "-", "2")
+
+
+def test_the_tail_of_a_log(tmp_path):
+    log = tmp_path / "log"
+    assert tail(log, 3) == []
+    log.write_text("".join(f"line {i}\n" for i in range(1000)))
+    assert tail(log, 3) == ["line 997", "line 998", "line 999"]
+    assert len(tail(log, 100)) == 100
+
+
+def make_display(tmp_path, width: int, height: int, *options: str) -> Display:
+    args = main._complete(main.build_parser().parse_args(["--workers", "2", *options]))
+    weights, _ = flatten_parameters(A3Clstm(3, hidden_size=8))
+    run = SimpleNamespace(
+        server=Hogwild(weights, SharedAdam, num_workers=2, first_step=1000),
+        args=args, files=checkpoint.Files.of("Pong-v0", str(tmp_path), str(tmp_path)),
+        has_saved=True, saved_at=time.monotonic(),
+    )  # fmt: skip
+    processes = SimpleNamespace(workers_alive=lambda: 1)
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None
+    )
+    return Display(run, processes, console)
+
+
+def shown(view: Display) -> str:
+    view.console.file.truncate(0)
+    view.console.print(view._screen())
+    return view.console.file.getvalue()
+
+
+def test_the_display_shows_what_the_run_does(tmp_path):
+    checkpoint.append_csv(tmp_path / "Pong-v0.csv", [(9.0, 900, -20.0, 9), (9.0, 900, -10.0, 9)])
+    view = make_display(tmp_path, 100, 40, "--max-steps", "3000", "--max-grad-norm", "30")
+    server = view.server
+    server.report(0, steps=500, updates=4, games=2, sums={ENTROPY: 6.0, VALUE: -2.0, SCORE: -30.0})
+    server.report(1, sums={GRAD_NORM: 100.0, CLIPPED: 3})
+    server.evaluation[LAST_SCORE], server.evaluation[BEST_SCORE] = -5, -4.5
+    server.evaluation[EVALUATIONS] = 1
+    view.next_update = math.inf
+    view.scores.append(-5.0)
+    text = shown(view)
+    for words in (
+        "1,500 of 3,000", "remaining", "last -5 ", "mean -10.00", "best -4.5", "score -15.00",
+        "entropy 1.50", "value -0.50", "norm 25.0", "75 % clipped at 30", "1 of 2 alive",
+        "-15.0", "0 s ago",
+    ):  # fmt: skip
+        assert words in text, f"{words} not in\n{text}"
+
+
+def test_an_evaluation_adds_to_the_curve(tmp_path):
+    view = make_display(tmp_path, 80, 24)
+    for i in range(1, 4):
+        view.server.evaluation[LAST_SCORE] = i
+        view.server.evaluation[EVALUATIONS] = i
+        view.next_update = 0
+        view.update()
+        view.next_update = 0
+        view.update()
+    assert view.scores == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50), (30, 10), (10, 5), (3, 2)])
+def test_the_display_fits_the_terminal(tmp_path, width, height):
+    view = make_display(tmp_path, width, height)
+    view.scores = [float(i) for i in range(500)]
+    view.run.files.log.write_text("a line that is longer than any terminal " * 20 + "\n")
+    view.run.files.log.open("a").write("[/red] no markup\n" * 100)
+    lines = shown(view).splitlines()
+    assert max(map(len, lines)) <= width
+    if height >= 24:
+        assert len(lines) == height
+        assert lines[-1].strip() == "[/red] no markup"
+
+
+# ---------------------------------------------------------------------------------------------
+# The real thing in a pseudo-terminal
+
+
+class Terminal:
+    """main.py in a terminal of its own."""
+
+    def __init__(self, folder: Path, *options: str, size=(24, 80), script="main.py"):
+        self.master, slave = pty.openpty()
+        self.resize(*size)
+        self.attributes = termios.tcgetattr(slave)
+        self.slave = slave
+        self.output = b""
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROJECT / script), *options],
+            cwd=folder, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            env={**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"},
+        )  # fmt: skip
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read(self) -> None:
+        while select.select([self.master], [], [], 0.02)[0]:
+            self.output += os.read(self.master, 65536)
+
+    def wait_for(self, condition, seconds: float = 60):
+        end = time.monotonic() + seconds
+        while not condition():
+            self.read()
+            assert time.monotonic() < end, self.output.decode(errors="replace")
+
+    def interrupt(self) -> None:
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def is_as_it_was(self) -> bool:
+        """Ordinary screen, visible cursor, no colour left on, the line discipline untouched."""
+        self.read()
+        pairs = ((LEAVE_SCREEN, ENTER_SCREEN), (SHOW_CURSOR, HIDE_CURSOR))
+        restored = all(self.output.rfind(a) > self.output.rfind(b) for a, b in pairs)
+        colours = re.findall(rb"\x1b\[([\d;]*)m", self.output)
+        plain = not colours or colours[-1] in (b"", b"0")
+        return restored and plain and termios.tcgetattr(self.slave) == self.attributes
+
+    def close(self) -> None:
+        if not self.ended():
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    started = []
+
+    def start(*options: str, **keywords) -> Terminal:
+        started.append(Terminal(tmp_path, *options, **keywords))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.mark.parametrize("size", [(24, 80), (10, 20)])
+def test_ctrl_c_leaves_the_terminal_as_it_was(terminal, tmp_path, size):
+    run = terminal(*SMALL, "--eval-interval", "0", size=size)
+    run.wait_for(lambda: (tmp_path / "logs/Pong-v0.csv").exists())
+    run.wait_for(lambda: ENTER_SCREEN in run.output)
+    run.resize(30, 60)
+    run.resize(12, 100)
+    seen = len(run.output)
+    run.wait_for(lambda: len(run.output) > seen)
+    run.interrupt()
+    run.wait_for(run.ended)
+    assert run.process.returncode == 0
+    assert run.is_as_it_was()
+    after = run.output[run.output.rfind(LEAVE_SCREEN) :].decode()
+    assert "Pong-v0" in after
+    assert "stopped, saved" in re.sub(r"\s+", " ", after)
+    assert "Traceback" not in run.output.decode()
+
+
+def test_a_second_ctrl_c_leaves_the_terminal_as_it_was_too(terminal, tmp_path):
+    run = terminal(*SMALL)
+    run.wait_for(lambda: (tmp_path / "logs/Pong-v0.csv").exists())
+    for pid in Path("/proc").glob("[0-9]*"):  # a worker that does not stop: main.py waits for it
+        line = (pid / "cmdline").read_text() if (pid / "cmdline").exists() else ""
+        if line.startswith("Train Agent: 0") and os.getsid(int(pid.name)) == run.process.pid:
+            os.kill(int(pid.name), signal.SIGSTOP)
+    run.interrupt()
+    run.wait_for(lambda: b"stopping" in run.output)
+    end = time.monotonic() + 10
+    while not run.ended() and time.monotonic() < end:
+        run.interrupt()
+        time.sleep(0.1)
+    assert run.ended()
+    assert run.process.returncode == 128 + signal.SIGINT
+    assert run.is_as_it_was()
+
+
+def test_what_went_wrong_is_in_the_log_and_stays_in_the_terminal(terminal, tmp_path):
+    run = terminal(*SMALL, "--lr", "1e30")
+    run.wait_for(run.ended)
+    assert run.process.returncode == 1
+    assert run.is_as_it_was()
+    after = re.sub(r"\s+", " ", run.output[run.output.rfind(LEAVE_SCREEN) :].decode())
+    assert "giving up" in after or "not finite" in after
+    assert "FloatingPointError" in (tmp_path / "logs/Pong-v0_log").read_text()
+
+
+def test_what_cannot_redraw_itself_gets_lines():
+    assert not display.can_show(Console(file=io.StringIO()))
+    assert display.can_show(Console(file=io.StringIO(), force_terminal=True))
+    latin = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    assert not display.can_show(Console(file=latin, force_terminal=True))
+    dumb = {"TERM": "dumb"}
+    assert not display.can_show(Console(file=io.StringIO(), force_terminal=True, _environ=dumb))
+
+
+def test_quiet_prints_nothing(tmp_path):
+    command = [sys.executable, str(PROJECT / "main.py"), *SMALL, "--quiet", "--max-steps", "200"]
+    for _ in range(2):  # the second one sets files aside
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert "stopped, saved" in (tmp_path / "logs/Pong-v0_log").read_text()
+    assert list((tmp_path / "logs").glob("*.old-1"))
