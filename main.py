@@ -76,9 +76,21 @@ STOP_SECONDS = 8  # for the processes to end by themselves
 MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
 REPLACEMENT_SECONDS = 600
 ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
-# Adam with one game per worker, and with several: their larger batch carries a longer step, see
-# benchmarks/README.md.
-DEFAULT_LR = {"Adam": (1e-4, 5e-4), "RMSprop": (7e-4, 7e-4)}
+# Defaults with one game per worker, those of the classic suite; and with several, by measurement,
+# see benchmarks/README.md. A larger batch carries a longer step and has a larger gradient.
+RECIPE = {
+    "lr": (1e-4, 5e-4),
+    "tau": (1.0, 0.95),
+    "entropy_coef": (0.01, 0.003),
+    "max_grad_norm": (40.0, 200.0),
+    "adam_eps": (1e-3, 1e-4),
+}
+RMSPROP_LR = 7e-4
+
+
+def defaults(name: str) -> str:
+    """What the help says about an option of RECIPE."""
+    return "(default: {:g} with one game per worker, {:g} with several)".format(*RECIPE[name])
 
 
 def build_parser() -> LineParser:
@@ -116,34 +128,37 @@ def build_parser() -> LineParser:
     learning = parser.add_argument_group("learning")
     learning.add_argument(
         "-l", "--lr", type=positive_float, metavar="LR",
-        help="learning rate (default: {:g} with Adam and one game per worker, {:g} with several; "
-        "{:g} with RMSprop)".format(*DEFAULT_LR["Adam"], DEFAULT_LR["RMSprop"][0]),
+        help=f"learning rate {defaults('lr')[:-1]}; {RMSPROP_LR:g} with RMSprop)",
     )
     learning.add_argument(
         "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
     )
     learning.add_argument(
-        "-t", "--tau", type=unit_interval, default=1.0, metavar="T",
-        help="lambda of generalised advantage estimation",
+        "-t", "--tau", type=unit_interval, metavar="T",
+        help=f"lambda of generalised advantage estimation {defaults('tau')}",
     )
     learning.add_argument(
-        "-ec", "--entropy-coef", type=natural_float, default=0.01, metavar="EC",
-        help="weight of the policy's entropy",
+        "-ec", "--entropy-coef", type=natural_float, metavar="EC",
+        help=f"weight of the policy's entropy {defaults('entropy_coef')}",
     )
     learning.add_argument(
         "-vc", "--value-coef", type=natural_float, default=0.5, metavar="VC",
         help="weight of the value loss",
     )
     learning.add_argument(
-        "--max-grad-norm", type=positive_float, default=40.0, metavar="N",
-        help="a gradient with a larger norm is scaled down to it",
+        "--max-grad-norm", type=positive_float, metavar="N",
+        help=f"a gradient with a larger norm is scaled down to it {defaults('max_grad_norm')}",
     )
     learning.add_argument(
         "-ns", "--num-steps", type=positive_int, default=20, metavar="N",
         help="agent steps in a rollout, per game",
     )
     learning.add_argument(
-        "-o", "--optimizer", choices=tuple(DEFAULT_LR), default="Adam", help="optimizer"
+        "-o", "--optimizer", choices=("Adam", "RMSprop"), default="Adam", help="optimizer"
+    )
+    learning.add_argument(
+        "--adam-eps", type=positive_float, metavar="E",
+        help=f"added to the root of Adam's second moment {defaults('adam_eps')}",
     )
     add_truth(learning, "-a", "--amsgrad", default=False, help="AMSGrad variant of Adam")
     add_truth(
@@ -299,7 +314,9 @@ class Run:
 
     def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         if self.args.optimizer == "Adam":
-            return SharedAdam(parameters, lr=self.args.lr, amsgrad=self.args.amsgrad)
+            return SharedAdam(
+                parameters, self.args.lr, eps=self.args.adam_eps, amsgrad=self.args.amsgrad
+            )
         return SharedRMSprop(parameters, lr=self.args.lr)
 
     def save(self, last: bool = False) -> None:
@@ -650,8 +667,11 @@ def _complete(args: argparse.Namespace) -> argparse.Namespace:
         args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER
     if args.amsgrad and args.optimizer != "Adam":
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
-    if args.lr is None:
-        args.lr = DEFAULT_LR[args.optimizer][args.envs_per_worker > 1]
+    if args.lr is None and args.optimizer == "RMSprop":
+        args.lr = RMSPROP_LR
+    for name, values in RECIPE.items():
+        if getattr(args, name) is None:
+            setattr(args, name, values[args.envs_per_worker > 1])
     return args
 
 

@@ -285,6 +285,7 @@ def test_files_are_named_after_the_environment():
         str(Path("models", "ALE-Pong-v5.lock")),
         str(Path("logs", "ALE-Pong-v5_log")),
         str(Path("logs", "ALE-Pong-v5.csv")),
+        str(Path("logs", "tensorboard", "ALE-Pong-v5")),
     ]
     assert files.kept(120) == Path("models", "ALE-Pong-v5.step-120.dat")
 

@@ -15,7 +15,7 @@ import torch
 
 import checkpoint
 import gym_eval
-from environment import game_config, make_env, read_config
+from environment import game_config, make_env, parse_env_id, read_config
 from model import A3Clstm
 from stopping import StopSignal
 
@@ -25,7 +25,7 @@ PONG_ACTIONS = 6
 NORMALIZER = (1000.0, 100.0, 5.0)
 KEYS = {
     "env", "episodes", "seed", "policy", "mean", "standard_error", "best", "scores", "versions",
-    "median", "min", "frame_skip", "repeat_action_probability", "time_limit", "speed",
+    "median", "min", "frame_skip", "repeat_action_probability", "time_limit",
 }  # fmt: skip
 
 
@@ -94,7 +94,10 @@ def run(models: Path, logs: Path, *options: str) -> int:
 
 
 def summary(logs: Path, name: str = "Pong-v0") -> dict:
-    return json.loads((logs / f"{name}_eval.json").read_text())
+    """Without the speed: the rest must be reproducible."""
+    found = json.loads((logs / f"{name}_eval.json").read_text())
+    assert found.pop("speed") > 0
+    return found
 
 
 SHORT = ("--env", "Pong-v0", "--num-episodes", "2", "--max-episode-length", "4")
@@ -171,6 +174,44 @@ def test_scores_do_not_depend_on_the_number_of_workers_and_the_summary_is_right(
     assert {int(index): float(score) for index, score in games} == dict(enumerate(scores.tolist()))
     assert run(models, tmp_path / "seed", *options, "--seed", "8") == 0
     assert summary(tmp_path / "seed", "Skiing-v0")["scores"] != found[0]["scores"]
+
+
+def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, capsys):
+    options = ("--env", "Skiing-v0", "-ne", "5", "-mel", "4", "--seed", "7")
+    assert run(models, tmp_path, *options) == 0
+    output = capsys.readouterr().out
+    found = summary(tmp_path, "Skiing-v0")
+    assert found["median"] == sorted(found["scores"])[2]
+    assert found["min"] == min(found["scores"])
+    assert f"median {found['median']:g}, min {found['min']:g}, best {found['best']:g}" in output
+    assert "greedy actions, seed 7, skip of 2 or 3 or 4 frames, sticky actions 0.25" in output
+    assert "at most 4 agent steps" in output
+    assert (found["frame_skip"], found["repeat_action_probability"]) == ([2, 3, 4], 0.25)
+    assert sum(map(int, re.findall(r"\| #+ (\d+)\n", output))) == 5
+    assert re.search(r"20 agent steps, \d+ steps/s", output)
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "frame_skip", "sticky", "limit"),
+    [
+        ("PongDeterministic-v4", [], [4], 0.0, "100000 agent steps"),
+        ("ALE/Pong-v5", [], [4], 0.25, "27000 agent steps"),
+        ("PongNoFrameskip-v4", [], [7], 0.0, "400000 frames"),
+        ("PongNoFrameskip-v4", ["-mel", "9"], [7], 0.0, "9 agent steps"),
+    ],
+)
+def test_the_protocol_is_that_of_the_id(env, options, frame_skip, sticky, limit):
+    args = gym_eval.build_parser().parse_args(options)
+    found = gym_eval.protocol(args, parse_env_id(env), skip_rate=7)
+    assert list(found.values()) == [frame_skip, sticky, limit]
+
+
+def test_a_histogram_counts_every_score():
+    lines = gym_eval.histogram([-21.0, -21.0, -21.0, 21.0])
+    assert [line.split("|")[1] for line in lines] == [f" {'#' * 40} 3", f" {'#' * 14} 1"]
+    many = gym_eval.histogram([float(i) for i in range(1000)])
+    assert len(many) == 10
+    assert sum(int(line.split()[-1]) for line in many) == 1000
 
 
 def test_a_game_without_chance_is_reported_as_one_game_without_an_error(fixed):

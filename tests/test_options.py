@@ -179,13 +179,24 @@ def test_the_optimizer_options_make_that_optimizer():
     assert adam[0].param_groups[0]["lr"] == 5e-4
     classic = build("--envs-per-worker", "1").server.optimizers[0]
     assert classic.param_groups[0]["lr"] == 1e-4
-    assert adam[0].param_groups[0]["eps"] == 1e-3
+    assert adam[0].param_groups[0]["eps"] == 1e-4
+    assert classic.param_groups[0]["eps"] == 1e-3
+    assert build("--adam-eps", "0.5").server.optimizers[0].param_groups[0]["eps"] == 0.5
     rmsprop = build("-o", "RMSprop").server.optimizers[0]
     assert (type(rmsprop).__name__, rmsprop.param_groups[0]["lr"]) == ("SharedRMSprop", 7e-4)
     assert build("-l", "0.5").server.optimizers[0].param_groups[0]["lr"] == 0.5
     assert "max_exp_avg_sq" in next(iter(build("-a").server.optimizers[0].state.values()))
     assert len(build("-so", "False", "-w", "3").server.optimizers) == 3
     assert len(build("-w", "3").server.counts) == 3
+
+
+def test_one_game_per_worker_learns_by_the_classic_settings_unless_told_otherwise():
+    recipe = ("lr", "tau", "entropy_coef", "max_grad_norm", "adam_eps")
+    one, several = build("--envs-per-worker", "1").args, build("--envs-per-worker", "2").args
+    assert [getattr(one, name) for name in recipe] == [1e-4, 1.0, 0.01, 40.0, 1e-3]
+    assert [getattr(several, name) for name in recipe] == [5e-4, 0.95, 0.003, 200.0, 1e-4]
+    assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.tau == 1.0
+    assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.entropy_coef == 0.0
 
 
 def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
