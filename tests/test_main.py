@@ -11,8 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoint
 import main
@@ -99,9 +101,11 @@ def command(tmp_path):
 @pytest.fixture(scope="module")
 def short_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("short_run")
-    run = Command(folder, *SMALL, "--max-steps", "1000", "--eval-interval", "0")
+    options = ("--max-steps", "1000", "--eval-interval", "0", "--tensorboard-logger")
+    run = Command(folder, *SMALL, *options)
     assert run.process.wait(timeout=120) == 0, run.text()
     assert "episode reward" in run.text()
+    assert "\x1b" not in run.text()  # no terminal, no control characters
     return folder
 
 
@@ -139,6 +143,21 @@ def test_further_signals_do_not_disturb_the_stop(tmp_path, command):
     assert run.interrupt(signal.SIGTERM) < 10
     assert run.process.returncode == 0
     assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
+
+
+def test_tensorboard_gets_the_scores_of_the_csv_and_a_new_run_its_own_folder(trained, command):
+    folder = trained / "logs/tensorboard/Pong-v0"
+    scores = {}
+    for _, steps, score, _ in checkpoint.read_csv(trained / "logs/Pong-v0.csv"):
+        scores.setdefault(steps, []).append(score)
+    events = EventAccumulator(str(folder), {"scalars": 0}).Reload().Scalars("evaluation/score")
+    assert events
+    for event in events:
+        assert event.value == pytest.approx(np.mean(scores[event.step]))
+    run = command(*SMALL, "--max-steps", "40")
+    assert run.process.wait(timeout=60) == 0
+    assert not folder.exists()
+    assert list((folder.with_name("Pong-v0.old-1")).glob("events.*"))
 
 
 def test_a_run_ends_at_its_target_score(tmp_path, command):
