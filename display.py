@@ -3,8 +3,11 @@
 import contextlib
 import math
 import os
+import re
+import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.bar import Bar
@@ -17,22 +20,33 @@ from rich.text import Text
 import checkpoint
 from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, UPDATES
 from monitor import Figures, Window
-from utils import format_time
+from utils import ERROR, format_time
 
 REFRESH_SECONDS = 1
 LEARNING_SECONDS, SCORE_SECONDS = 30, 300  # of the means that are shown
 MAX_WIDTH = 100  # columns
-LEAVE_SCREEN = b"\x1b[?1049l\x1b[?25h"  # the ordinary screen, with its cursor
+# The alternate screen, empty and without cursor; the ordinary one with its cursor.
+ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h\x1b[H\x1b[?25l", b"\x1b[?1049l\x1b[?25h"
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def can_show(console: Console) -> bool:
-    """Whether this is a terminal that can redraw itself and has the signs of the curve."""
+    """Whether this is our terminal, can redraw itself and has the signs of the curve."""
     return (
-        console.is_terminal
+        console.file.isatty()
+        and console.is_terminal
         and not console.is_dumb_terminal
         and console.encoding.lower().replace("-", "") == "utf8"
+        and in_foreground(console)
     )
+
+
+def in_foreground(console: Console) -> bool:
+    """Whether the terminal is this program's, not that of the shell that started it with `&`."""
+    try:
+        return os.tcgetpgrp(console.file.fileno()) == os.getpgrp()
+    except (AttributeError, OSError):  # Windows; a terminal that is not the controlling one
+        return True
 
 
 def draw_curve(values: Sequence[float], width: int, height: int) -> list[str]:
@@ -80,21 +94,41 @@ class Display:
         self.started = time.monotonic()
         self.next_update = 0.0
         self.state = "starting"
+        self.on_screen = True
+        self.log_start = log_size(run.files.log)  # the lines before say how the run began
 
     def __enter__(self) -> "Display":
         self.live.start()
+        if hasattr(signal, "SIGTSTP"):
+            signal.signal(signal.SIGTSTP, self._suspend)
         self.update()
         return self
 
     def __exit__(self, *error) -> None:
         self.state = "stopped"
+        if hasattr(signal, "SIGTSTP"):
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         with contextlib.suppress(OSError):
             self.live.stop()
             self.console.print(self._view())  # what stays in the terminal
 
     def restore(self) -> None:
         """Leave the alternate screen at once, from a signal handler."""
+        self.on_screen = False
         os.write(self.console.file.fileno(), LEAVE_SCREEN)
+
+    def _suspend(self, number, frame) -> None:
+        """Ctrl-Z: the shell gets its screen back, and keeps it until the run is in front again."""
+        self.restore()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # here the program stops and, some time later, goes on
+        signal.signal(number, self._suspend)
+        self.next_update = 0.0
+
+    def errors(self) -> list[str]:
+        """Lines about errors that any process has written into the log."""
+        lines = read_lines(self.run.files.log, self.log_start)
+        return [line + "\n" for line in lines if f" : {ERROR}" in line]
 
     def stopping(self) -> None:
         self.state, self.next_update = "stopping", 0.0
@@ -112,19 +146,28 @@ class Display:
         if evaluation[EVALUATIONS] > self.evaluations:
             self.evaluations = evaluation[EVALUATIONS]
             self.scores.append(evaluation[LAST_SCORE])
+        if not in_foreground(self.console):
+            return
         with contextlib.suppress(OSError):  # the terminal has gone; the run goes on
+            if not self.on_screen:
+                self.on_screen = True
+                os.write(self.console.file.fileno(), ENTER_SCREEN)
             self.live.update(self._screen(), refresh=True)
 
     def _screen(self) -> RenderableType:
-        """The view and, below it, the end of the log in what is left of the terminal."""
+        """The view and, below it, the newest lines of the log in what is left of the terminal."""
         width, height = self.console.size
         view = self._view()
-        used = len(self.console.render_lines(view, self.console.options.update(height=None)))
-        free = height - used
+        options = self.console.options.update(height=None)
+        free = height - len(self.console.render_lines(view, options))
         if free < 2:
             return view
-        lines = tail(self.run.files.log, free)
-        return Group(view, *(Text(line[:width], "dim", no_wrap=True) for line in lines[-free:]))
+        rows = []
+        for line in read_lines(self.run.files.log, self.log_start, 300 * free)[-free:]:
+            style = "red" if f" : {ERROR}" in line else "dim"
+            line = re.sub(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d),\d{3} : ", r"\1 ", line)
+            rows.append(Text(line[:width], style, no_wrap=True))
+        return Group(view, *rows)
 
     def _view(self) -> Panel:
         args, server = self.args, self.server
@@ -212,12 +255,17 @@ class Display:
         ]
 
 
-def tail(path, count: int) -> list[str]:
-    """The last lines of a text file, `count` at most; none if it cannot be read."""
+def log_size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def read_lines(path: Path, start: int, at_most: int = 2**24) -> list[str]:
+    """Lines of a log from byte `start` on, of its last `at_most` bytes; none if it is not there."""
     try:
         with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 200 * count))
-            return file.read().decode(errors="replace").splitlines()[-count:]
+            begin = max(start, file.seek(0, os.SEEK_END) - at_most)
+            file.seek(begin)
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
+    return lines if begin == start else lines[1:]  # the first one was cut

@@ -14,8 +14,10 @@ import utils  # noqa: F401, I001  # before torch: sets the number of threads
 import argparse
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
+import logging
 import os
 import sys
 import time
@@ -34,10 +36,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 import checkpoint
 from display import can_show
 from environment import (
+    MAX_NOOPS,
     EnvSpec,
     Normalizer,
     file_name,
@@ -174,7 +178,9 @@ def has_chance(spec: EnvSpec, actions: list[str], greedy: bool) -> bool:
     return noops or skips or spec.repeat_action_probability > 0 or not greedy
 
 
-def protocol(args: argparse.Namespace, spec: EnvSpec, skip_rate: int) -> dict:
+def protocol(
+    args: argparse.Namespace, spec: EnvSpec, skip_rate: int, count_lives: bool
+) -> dict:
     """How the games were played; with the model, all that decides about their scores."""
     limit, unit = spec.time_limit, "frames" if spec.no_frameskip else "agent steps"
     if args.max_episode_length:
@@ -186,7 +192,9 @@ def protocol(args: argparse.Namespace, spec: EnvSpec, skip_rate: int) -> dict:
     return {
         "frame_skip": skip,  # one of these at each step
         "repeat_action_probability": spec.repeat_action_probability,  # per frame
+        "noops_at_start": [1, MAX_NOOPS] if spec.no_frameskip else 0,  # uniform
         "time_limit": f"{limit} {unit}",
+        "count_lives": count_lives,  # a lost life sets the LSTM's state to zero
     }
 
 
@@ -213,20 +221,32 @@ def summarize(args: argparse.Namespace, results: Sequence[Result], chance: bool)
 
 
 def histogram(scores: Sequence[float]) -> list[str]:
-    """Lines of a bar chart of how often which scores occurred."""
-    counts, edges = np.histogram(scores, bins=min(10, len(set(scores))))
-    longest = max(len(f"{edge:.4g}") for edge in edges)
+    """Lines of a bar chart of how often which scores occurred, in at most ten rows."""
+    low, high = int(min(scores)), int(max(scores))  # Atari's scores are whole numbers
+    if len(set(scores)) <= 10:
+        rows = [(f"{score:,.0f}", scores.count(score)) for score in sorted(set(scores))]
+    else:
+        width = -(-(high + 1 - low) // 10)
+        rows = [
+            (f"{at:,} to {at + width - 1:,}", sum(at <= score < at + width for score in scores))
+            for at in range(low, high + 1, width)
+        ]
+    margin, most = max(len(label) for label, _ in rows), max(count for _, count in rows)
     return [
-        f"{low:{longest}.4g} to {high:{longest}.4g} | {'#' * -(-40 * n // max(counts))} {n}"
-        for n, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True)
+        f"{label.rjust(margin)} | {'#' * -(-40 * count // most)} {count}" for label, count in rows
     ]
 
 
-def report(summary: dict, agent_steps: str) -> list[str]:
-    """The lines that close an evaluation."""
+def report(summary: dict, num_episodes: int) -> list[str]:
+    """The lines that close an evaluation; num_episodes: how many games it was to have."""
     error, skip = summary["standard_error"], summary["frame_skip"]
+    agent_steps = summary["agent_steps"]
+    if agent_steps is None:
+        agent_steps = "an unknown number of"
+    interrupted = f"interrupted after {summary['episodes']} of {num_episodes}, the shortest: "
     lines = [
-        f"{summary['episodes']} games, mean {summary['mean']:.4f}"
+        (interrupted if summary["episodes"] < num_episodes else "")
+        + f"{summary['episodes']} games, mean {summary['mean']:.4f}"
         + (f" ± {error:.4f} (standard error)" if error is not None else "")
         + f", median {summary['median']:g}, min {summary['min']:g}, best {summary['best']:g}"
     ]
@@ -243,34 +263,54 @@ def report(summary: dict, agent_steps: str) -> list[str]:
     return lines
 
 
+class Above(logging.Handler):
+    """Prints lines above a bar, as they are."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self.console = console
+
+    def emit(self, record):
+        self.console.print(Text(self.format(record)), soft_wrap=True)
+
+
 @contextlib.contextmanager
 def progress_bar(
-    console: Console, games: int, stop_signal: StopSignal
+    console: Console, total: int, stop_signal: StopSignal
 ) -> Iterator[Callable[[str], None]]:
-    """Show a bar over the games below what is printed; call what it yields after each of them."""
+    """Show a bar below what is printed; call what it yields, with a text, after each part."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("remaining"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        show_cursor = functools.partial(os.write, sys.__stdout__.fileno(), b"\x1b[?25h\n")
-        stop_signal.before_exit = show_cursor
-        task = progress.add_task("games", total=games)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        stop_signal.before_exit = functools.partial(
+            os.write, console.file.fileno(), b"\x1b[?25h\n"  # the cursor
+        )
+        task = progress.add_task("", total=total)
         yield lambda text: progress.update(task, advance=1, description=text)
     stop_signal.before_exit = None
+
+
+@contextlib.contextmanager
+def no_bar(*arguments) -> Iterator[Callable[[str], None]]:
+    yield lambda text: None
 
 
 def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     """Play, log and summarise. ValueError: one line about what is wrong with the arguments."""
     if args.record:
-        require("av", "--record")
+        require("av", "--record needs PyAV")
         if not os.access(args.record.parent, os.W_OK):
             raise ValueError(f"{args.record.parent}: no folder that can be written")
+        if args.record.exists() and not args.record.is_file():
+            raise ValueError(f"{args.record}: not a file")
     spec = parse_env_id(args.env)
     name = file_name(spec.env_id)
     path = Path(args.load_model_dir, f"{name}.dat")
     config = game_config(read_config(args.env_config), args.env)
     state_dict, description = checkpoint.load_model(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     trained = description or {}
     if description:  # the actions that it was trained with, whatever the crop table says now
         config = config | {"actions": trained["actions"]}
@@ -288,14 +328,16 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
 
     os.makedirs(args.log_dir, exist_ok=True)
     console = Console()
-    bar = can_show(console) and not args.render
+    in_terminal = can_show(console)
+    bar = progress_bar if in_terminal and not args.render else no_bar
+    log = Path(args.log_dir, f"{name}_mon_log")
+    logger = setup_logger(log.name, log, terminal=Above(console) if in_terminal else None)
+    logger.info(f"{path}: {agent_steps} agent steps")
+    if not description:
+        logger.info("no description beside it: each game starts a normaliser of its own")
     results: list[Result] = []
-    with progress_bar(console, len(seeds), stop_signal) if bar else contextlib.nullcontext() as say:
-        logger = setup_logger(f"{name}_mon_log", Path(args.log_dir, f"{name}_mon_log"))
-        logger.info(f"{path}: {agent_steps} agent steps")
-        if not description:
-            logger.info("no description beside it: each game starts a normaliser of its own")
-        started = time.monotonic()
+    started = time.monotonic()
+    with bar(console, len(seeds), stop_signal) as advance:
         for result in play_games(
             model,
             functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
@@ -312,44 +354,54 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
                 f"game {result.index}, reward sum: {result.score:g}, length {result.length}, "
                 f"reward mean: {mean:.4f}"
             )
-            if say:
-                say(f"mean {mean:.2f}")
-        seconds = time.monotonic() - started
+            advance(f"mean {mean:.2f}")
     if not results:
         return 130
-    summary = summarize(args, results, has_chance(spec, actions, greedy))
-    summary |= protocol(args, spec, skip_rate)
-    summary["speed"] = round(sum(summary["lengths"]) / seconds, 1)  # agent steps per second
-    for line in report(summary, agent_steps):
+    results.sort()
+    summary = {
+        **summarize(args, results, has_chance(spec, actions, greedy)),
+        **protocol(args, spec, skip_rate, count_lives),
+        "agent_steps": trained.get("agent_steps"),  # of training
+        "sha256": sha256,
+        "speed": round(sum(r.length for r in results) / (time.monotonic() - started), 1),
+    }
+    for line in report(summary, args.num_episodes):
         logger.info(line)
     if len(results) < args.num_episodes:
-        return 130  # interrupted: the last complete evaluation's summary stays
+        return 130  # the last complete evaluation's summary stays
     text = json.dumps(summary, indent=2) + "\n"
     checkpoint.write_atomically(
         Path(args.log_dir, f"{name}_eval.json"), lambda file: file.write(text.encode())
     )
-    if args.record:
-        index = 0 if args.record_game == "first" else int(np.argmax(summary["scores"]))
-        logger.info(f"recording game {index}")
+    if not args.record:
+        return 0
+    shown = results[0]
+    if args.record_game == "best":
+        shown = max(results, key=lambda result: result.score)
+    with bar(console, shown.length, stop_signal) as advance:
         recorded = record_game(
             args.record,
             model,
-            make(seed=env_seed(seeds[index])),
-            index,
-            seeds[index],
+            make(seed=env_seed(seeds[shown.index])),
+            shown.index,
+            seeds[shown.index],
             normalizer,
             count_lives,
             greedy,
             args.record_panel,
+            on_step=lambda: advance("recording"),
             should_stop=lambda: stop_signal.received,
         )
-        if recorded is None:
-            return 130
-        score, frames = recorded
-        logger.info(
-            f"{args.record}: game {index}, score {score:g}, {frames} frames, "
-            f"{format_time(frames / EMULATOR_RATE)}"
-        )
+    if recorded is None:
+        return 130
+    score, length, frames = recorded
+    logger.info(
+        f"{args.record}: game {shown.index}, score {score:g}, {frames} frames, "
+        f"{format_time(frames / EMULATOR_RATE)}"
+    )
+    if (score, length) != (shown.score, shown.length):
+        logger.error(f"this is not the game of the evaluation, whose score was {shown.score:g}")
+        return 1
     return 0
 
 

@@ -292,6 +292,8 @@ class Run:
             self.server.evaluation[BEST_SCORE] = self._best_score(resumed)
         self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
         self.dropped_csv: bytes | None = None  # content before --resume dropped rows
+        self.board: TensorBoard | None = None
+        self.board_failed = False
         self.saved_at = time.monotonic()
         self.has_saved = False
         self.saved_evaluations = 0
@@ -358,6 +360,20 @@ class Run:
                 logger.error(f"cannot save: {error}; trying again")
                 self.saved_at = time.monotonic()
                 self.saved_evaluations = int(self.server.evaluation[EVALUATIONS])
+
+    def write_tensorboard(self, logger: logging.Logger, last: bool = False) -> None:
+        """What is new, if the run is to be seen in TensorBoard. last: the run has ended."""
+        if not self.args.tensorboard_logger or not self.server.counts[:, UPDATES].any():
+            return  # a run that learned nothing leaves no files
+        try:
+            if self.board is None:
+                folder = self.files.tensorboard
+                self.board = TensorBoard(folder, self.server, self.model, self.weights)
+            self.board.update(last)
+        except OSError as error:
+            if not self.board_failed:
+                logger.error(f"cannot write for TensorBoard: {error}; the run goes on")
+            self.board_failed = True
 
     def prepare_files(self, resumed: dict | None) -> None:
         """Make room for this run's files. The caller holds the lock."""
@@ -495,7 +511,6 @@ def watch(
     server, args = run.server, run.args
     started, last = time.monotonic(), Snapshot.of(server)
     next_report = started + PROGRESS_SECONDS[0]
-    board = None
     while True:
         processes.wait(0.2)
         if stop_signal.received or server.stopped:
@@ -513,14 +528,9 @@ def watch(
             snapshot = Snapshot.of(server)
             logger.info(progress_line(server, Figures.between(last, snapshot)))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
-        if args.tensorboard_logger and server.counts[:, UPDATES].any():
-            # Not before: a run that learned nothing leaves no files.
-            board = board or TensorBoard(run.files.tensorboard, server, run.model, run.weights)
-            board.update()
+        run.write_tensorboard(logger)
         if display:
             display.update()
-    if board:
-        board.close()
     return True
 
 
@@ -598,12 +608,16 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
             healthy = watch(run, processes, stop_signal, logger, display)
         except FloatingPointError as error:
             logger.error(str(error))
+        except Exception:
+            logger.exception("the main process failed")  # what was learned is saved all the same
         finally:
             if display:
                 display.stopping()
             processes.stop(run.server)
+    run.write_tensorboard(logger, last=True)
     if display:  # errors and the last line are for the terminal as well
         stop_signal.before_exit = None
+        print(*display.errors(), sep="\n", end="")
         logger = setup_logger(run.files.log.name, run.files.log)
     return 0 if finish(run, logger) and healthy else 1
 
@@ -631,7 +645,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     try:
         args, resumed = parse(argv)
         if args.tensorboard_logger:
-            require("tensorboard", "--tensorboard-logger")
+            require("torch.utils.tensorboard", "--tensorboard-logger needs TensorBoard")
         run = Run(args, resumed)
         prepare_kernels(args.quiet)
         stop_signal.at_once = False

@@ -3,7 +3,7 @@
 Read by the log lines, the display in the terminal and TensorBoard, each over a time of its own.
 """
 
-import importlib.util
+import importlib
 import time
 from collections import deque
 from pathlib import Path
@@ -92,17 +92,21 @@ class TensorBoard:
         self.last = Snapshot.of(server)
         self.evaluations = 0
 
-    def update(self) -> None:
-        """Write what is new: each evaluation, and a point of each curve every TENSORBOARD_SECONDS.
+    def update(self, last: bool = False) -> None:
+        """Write each new evaluation, and a point of each curve every TENSORBOARD_SECONDS.
+
+        last: write all that is left, and close the files.
         """
         if self.server.evaluation[EVALUATIONS] > self.evaluations:
             self.evaluations = int(self.server.evaluation[EVALUATIONS])
             self._write_evaluation()
         now = Snapshot.of(self.server)
         new = now.updates > self.last.updates
-        if new and now.second - self.last.second >= TENSORBOARD_SECONDS:
+        if new and (last or now.second - self.last.second >= TENSORBOARD_SECONDS):
             self._write_training(Figures.between(self.last, now))
             self.last = now
+        if last:
+            self.writer.close()
 
     def _write_training(self, figures: Figures) -> None:
         points = {
@@ -129,13 +133,14 @@ class TensorBoard:
         for name, parameter in self.model.named_parameters():
             self.writer.add_histogram(name.replace(".", "/"), parameter, self.server.steps)
 
-    def close(self) -> None:
-        self.writer.close()
 
+def require(module: str, need: str) -> None:
+    """ValueError, one line with the command that helps, if an optional module does not load.
 
-def require(module: str, option: str) -> None:
-    """ValueError, one line with the command that helps, if an optional package is missing."""
-    if importlib.util.find_spec(module) is None:
-        raise ValueError(
-            f"{option} needs the package {module}: pip install -r requirements-extra.txt"
-        )
+    need: what needs which package.
+    """
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a package that does not fit the others may fail in any way
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{need}: pip install -r requirements-extra.txt ({reason})") from None

@@ -30,12 +30,12 @@ def build_parser() -> LineParser:
     )
     parser.add_argument("--x", choices=tuple(UNITS), default="steps", help="horizontal axis")
     parser.add_argument(
-        "--labels", nargs="+", default=[], metavar="TEXT",
-        help="names of the curves, one per CSV (default: the names of the files)",
+        "--label", action="append", default=[], metavar="TEXT",
+        help="name of a curve, once per CSV (default: the names of the files)",
     )
     parser.add_argument(
-        "--reference", type=reference, nargs="+", default=[], metavar="NAME=SCORE",
-        help="horizontal lines, such as published scores",
+        "--reference", type=reference, action="append", default=[], metavar="NAME=SCORE",
+        help="a horizontal line, such as a published score; may be repeated",
     )
     parser.add_argument(
         "--smooth", type=positive_int, default=5, metavar="N",
@@ -74,10 +74,10 @@ def running_mean(values: np.ndarray, count: int) -> np.ndarray:
 
 def plot(args: argparse.Namespace) -> None:
     """ValueError: one line about what is wrong with the arguments."""
-    if args.labels and len(args.labels) != len(args.csv):
-        raise ValueError(f"{len(args.csv)} CSVs, but {len(args.labels)} labels")
+    if args.label and len(args.label) != len(args.csv):
+        raise ValueError(f"{len(args.csv)} CSVs, but {len(args.label)} labels")
     curves = [read_evaluations(path) for path in args.csv]
-    require("matplotlib", "plot.py")
+    require("matplotlib.figure", "plot.py needs matplotlib")
     if args.output.suffix[1:] not in FORMATS:
         raise ValueError(f"{args.output}: ends in none of {', '.join(FORMATS)}")
     draw(args, curves).savefig(args.output, dpi=150)
@@ -87,7 +87,7 @@ def draw(args: argparse.Namespace, curves: Sequence[np.ndarray]):
     """The figure of these curves, each as read_evaluations gives it."""
     from matplotlib.figure import Figure
 
-    labels = args.labels or default_labels(args.csv)
+    labels = args.label or default_labels(args.csv)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):

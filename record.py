@@ -177,12 +177,13 @@ def record_game(
     count_lives: bool,
     greedy: bool,
     panel: bool,
+    on_step: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[float, int] | None:
+) -> tuple[float, int, int] | None:
     """Play game `index` of an evaluation once more, as play_games plays it, into a video.
 
     env: made with this game's seed.  panel: whether the network's mind is shown.
-    Returns score and emulator frames; None, and no file, if it was stopped.
+    Returns score, agent steps and emulator frames; None, and no file, if it was stopped.
     """
     frames: list[np.ndarray] = []
     env.unwrapped.ale = FrameTap(env.unwrapped.ale, frames.append)
@@ -205,12 +206,13 @@ def record_game(
                 break
             seen = game.frame
             step = player.step(greedy)
+            on_step()
             if panel:
                 policy = torch.softmax(step.logit[row], 0).numpy()
                 drawn = mind.draw(seen, policy, int(step.action[row]), float(step.value[row]))
         if not game.over:
             return None
         video.close()
-        return game.score, video.frames
+        return game.score, game.length, video.frames
     finally:
         video.discard()

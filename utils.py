@@ -10,7 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is import
 import argparse
 import enum
 import logging
-import logging.handlers
 import math
 import multiprocessing
 import signal
@@ -23,6 +22,7 @@ import setproctitle
 
 from stopping import STOP_SIGNALS
 
+ERROR = "error: "  # before the message of an error in a log
 # First words of a stream key: what the games are played for.
 TRAIN, TEST, EVALUATE = range(3)
 
@@ -115,6 +115,11 @@ class StandardOutput(logging.StreamHandler):
     The program goes on: a training run is worth more than its output.
     """
 
+    def __init__(self):
+        if hasattr(sys.stdout, "reconfigure"):  # whatever the terminal cannot write becomes a ?
+            sys.stdout.reconfigure(errors="replace")
+        super().__init__(sys.stdout)
+
     def handleError(self, record):
         if isinstance(sys.exc_info()[1], BrokenPipeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -122,6 +127,18 @@ class StandardOutput(logging.StreamHandler):
             os.close(nowhere)
         else:
             super().handleError(record)
+
+
+class Lines(logging.Formatter):
+    """The classic suite's lines; errors can be told apart."""
+
+    def __init__(self):
+        super().__init__("%(asctime)s : %(message)s")
+
+    def formatMessage(self, record):
+        if record.levelno >= logging.ERROR:
+            return f"{record.asctime} : {ERROR}{record.message}"
+        return super().formatMessage(record)
 
 
 class Output(enum.Enum):
@@ -132,19 +149,26 @@ class Output(enum.Enum):
     QUIET = "quiet"  # errors alone
 
 
-def setup_logger(name: str, path: str, output: Output = Output.LINES) -> logging.Logger:
-    """Logger that adds each message, with its time, to the file and maybe prints it."""
+def setup_logger(
+    name: str,
+    path: str,
+    output: Output = Output.LINES,
+    terminal: logging.Handler | None = None,
+) -> logging.Logger:
+    """Logger that adds each message, with its time, to the file and maybe prints it.
+
+    terminal: where to print, if not on standard output.
+    """
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     close_logger(logger)  # of an earlier run in this process
-    file, terminal = logging.FileHandler(path, encoding="utf-8"), StandardOutput(sys.stdout)
-    for handler in (file, terminal):
-        handler.setFormatter(logging.Formatter("%(asctime)s : %(message)s"))
-    if output is Output.DISPLAY:  # errors, when the display has gone and this is closed
-        terminal = logging.handlers.MemoryHandler(sys.maxsize, sys.maxsize, terminal)
-    terminal.setLevel(logging.INFO if output is Output.LINES else logging.ERROR)
-    for handler in (file, terminal):
+    handlers = [logging.FileHandler(path, encoding="utf-8")]
+    if output is not Output.DISPLAY:
+        handlers.append(terminal or StandardOutput())
+        handlers[1].setLevel(logging.INFO if output is Output.LINES else logging.ERROR)
+    for handler in handlers:
+        handler.setFormatter(Lines())
         logger.addHandler(handler)
     return logger
 

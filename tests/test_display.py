@@ -1,5 +1,6 @@
 """The live display: what it draws, and that it leaves the terminal as it was."""
 
+import contextlib
 import fcntl
 import io
 import math
@@ -7,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -18,11 +20,12 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from test_gym_eval import lively_weights, save
 
 import checkpoint
 import display
 import main
-from display import Display, draw_curve, number, tail
+from display import Display, draw_curve, number, read_lines
 from hogwild import (
     BEST_SCORE,
     CLIPPED,
@@ -45,6 +48,13 @@ ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
 
 
+class Screen(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self):
+        return True
+
+
 # ---------------------------------------------------------------------------------------------
 # What it draws
 
@@ -64,12 +74,13 @@ def test_numbers():
     assert (number(-1.234), number(math.nan), number(2.0, "g")) == ("-1.23", "-", "2")
 
 
-def test_the_tail_of_a_log(tmp_path):
+def test_lines_of_a_log_from_a_byte_on(tmp_path):
     log = tmp_path / "log"
-    assert tail(log, 3) == []
+    assert read_lines(log, 0) == []
     log.write_text("".join(f"line {i}\n" for i in range(1000)))
-    assert tail(log, 3) == ["line 997", "line 998", "line 999"]
-    assert len(tail(log, 100)) == 100
+    assert read_lines(log, 0) == [f"line {i}" for i in range(1000)]
+    assert read_lines(log, 7) == [f"line {i}" for i in range(1, 1000)]
+    assert read_lines(log, 0, at_most=25) == ["line 998", "line 999"]
 
 
 def make_display(tmp_path, width: int, height: int, *options: str) -> Display:
@@ -82,7 +93,7 @@ def make_display(tmp_path, width: int, height: int, *options: str) -> Display:
     )  # fmt: skip
     processes = SimpleNamespace(workers_alive=lambda: 1)
     console = Console(
-        file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None
+        file=Screen(), force_terminal=True, width=width, height=height, color_system=None
     )
     return Display(run, processes, console)
 
@@ -252,13 +263,101 @@ def test_what_went_wrong_is_in_the_log_and_stays_in_the_terminal(terminal, tmp_p
     assert "FloatingPointError" in (tmp_path / "logs/Pong-v0_log").read_text()
 
 
-def test_what_cannot_redraw_itself_gets_lines():
-    assert not display.can_show(Console(file=io.StringIO()))
-    assert display.can_show(Console(file=io.StringIO(), force_terminal=True))
+class Shell(Terminal):
+    """A shell with job control, as a person has it; `command` runs main.py with these options."""
+
+    def __init__(self, folder: Path, *options: str):
+        self.master, slave = pty.openpty()
+        self.resize(24, 80)
+        self.slave, self.output = os.dup(slave), b""
+        self.command = shlex.join([sys.executable, str(PROJECT / "main.py"), *options])
+        self.process = subprocess.Popen(
+            ["bash", "--norc", "--noediting", "-i"], cwd=folder,
+            preexec_fn=lambda: os.login_tty(slave), start_new_session=False,
+            env={**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1", "PS1": "ready> "},
+        )  # fmt: skip
+        os.close(slave)
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def on_ordinary_screen(self) -> bool:
+        pairs = ((LEAVE_SCREEN, ENTER_SCREEN), (SHOW_CURSOR, HIDE_CURSOR))
+        return all(self.output.rfind(a) >= self.output.rfind(b) for a, b in pairs)
+
+    def kill_jobs(self) -> None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.getsid(int(folder.name)) == self.process.pid:
+                    os.kill(int(folder.name), signal.SIGKILL)
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def shell(tmp_path):
+    started = Shell(tmp_path, *SMALL)
+    yield started
+    started.kill_jobs()
+
+
+def test_ctrl_z_gives_the_screen_back_until_the_run_is_in_front_again(shell, tmp_path):
+    shell.type(f"{shell.command}\n")
+    shell.wait_for(lambda: b"steps/s" in shell.output)
+    shell.type("\x1a")
+    shell.wait_for(lambda: b"Stopped" in shell.output)
+    assert shell.on_ordinary_screen()
+    shell.type("bg\n")
+    csv = tmp_path / "logs/Pong-v0_log"
+    size = csv.stat().st_size
+    shell.wait_for(lambda: csv.stat().st_size > size)  # it trains
+    assert shell.on_ordinary_screen()
+    shell.type("fg\n")
+    shell.wait_for(lambda: shell.output.rfind(ENTER_SCREEN) > shell.output.rfind(LEAVE_SCREEN))
+    shell.type("\x03")
+    shell.wait_for(lambda: b"stopped, saved" in shell.output)
+    assert shell.on_ordinary_screen()
+
+
+def test_a_background_job_leaves_the_shell_its_screen(shell):
+    shell.type(f"{shell.command} &\n")
+    shell.wait_for(lambda: b"episode reward" in shell.output)
+    assert ENTER_SCREEN not in shell.output
+
+
+def test_only_a_terminal_of_its_own_that_can_redraw_itself_gets_the_display(monkeypatch):
+    def can_show(file, environment=None, force=True):
+        console = Console(file=file, force_terminal=force, _environ=environment or {})
+        return display.can_show(console)
+
+    assert can_show(Screen())
+    assert not can_show(io.StringIO())  # FORCE_COLOR with a pipe
+    assert not can_show(Screen(), {"TERM": "dumb"})
     latin = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
-    assert not display.can_show(Console(file=latin, force_terminal=True))
-    dumb = {"TERM": "dumb"}
-    assert not display.can_show(Console(file=io.StringIO(), force_terminal=True, _environ=dumb))
+    latin.isatty = lambda: True
+    assert not can_show(latin)
+    monkeypatch.setattr(display, "in_foreground", lambda console: False)  # started with &
+    assert not can_show(Screen())
+
+
+def test_gym_eval_leaves_the_terminal_as_it_was(terminal, tmp_path):
+    save(tmp_path, "Pong-v0", lively_weights(6))
+    options = ("-lmd", ".", "-lgd", ".", "-evc", str(PROJECT / "config.json"), "-mel", "300")
+    run = terminal(*options, "-ne", "16", size=(24, 60), script="gym_eval.py")
+    run.wait_for(run.ended)
+    assert run.process.returncode == 0
+    run.read()
+    assert run.output.rfind(SHOW_CURSOR) > run.output.rfind(HIDE_CURSOR) > 0
+    for line in (tmp_path / "Pong-v0_mon_log").read_text().splitlines():
+        assert line.encode() in run.output  # not broken into several
+    stopped = terminal(*options, "-ne", "1000", script="gym_eval.py")
+    stopped.wait_for(lambda: b"game 1" in stopped.output)
+    stopped.interrupt()
+    stopped.wait_for(stopped.ended)
+    assert stopped.process.returncode == 130
+    assert b"interrupted after" in stopped.output
+    assert stopped.output.rfind(SHOW_CURSOR) > stopped.output.rfind(HIDE_CURSOR)
 
 
 def test_quiet_prints_nothing(tmp_path):

@@ -181,6 +181,8 @@ def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, c
     assert run(models, tmp_path, *options) == 0
     output = capsys.readouterr().out
     found = summary(tmp_path, "Skiing-v0")
+    assert found["agent_steps"] == 1234
+    assert found["sha256"] == checkpoint.load_model(models / "Skiing-v0.dat")[1]["sha256"]
     assert found["median"] == sorted(found["scores"])[2]
     assert found["min"] == min(found["scores"])
     assert f"median {found['median']:g}, min {found['min']:g}, best {found['best']:g}" in output
@@ -202,15 +204,20 @@ def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, c
 )
 def test_the_protocol_is_that_of_the_id(env, options, frame_skip, sticky, limit):
     args = gym_eval.build_parser().parse_args(options)
-    found = gym_eval.protocol(args, parse_env_id(env), skip_rate=7)
-    assert list(found.values()) == [frame_skip, sticky, limit]
+    found = gym_eval.protocol(args, parse_env_id(env), 7, True)
+    noops = [1, 30] if "NoFrameskip" in env else 0
+    assert list(found.values()) == [frame_skip, sticky, noops, limit, True]
 
 
 def test_a_histogram_counts_every_score():
     lines = gym_eval.histogram([-21.0, -21.0, -21.0, 21.0])
-    assert [line.split("|")[1] for line in lines] == [f" {'#' * 40} 3", f" {'#' * 14} 1"]
+    assert lines == [f"-21 | {'#' * 40} 3", f" 21 | {'#' * 14} 1"]
     many = gym_eval.histogram([float(i) for i in range(1000)])
+    assert [line.split("|")[0].strip() for line in many[:2]] == ["0 to 99", "100 to 199"]
     assert len(many) == 10
+    few = gym_eval.histogram([float(i) for i in range(-21, -10)])  # 11 values in rows of 2
+    assert few[0].split("|")[0].strip() == "-21 to -20"
+    assert [int(line.split()[-1]) for line in few] == [2, 2, 2, 2, 2, 1]
     assert sum(int(line.split()[-1]) for line in many) == 1000
 
 
@@ -276,7 +283,9 @@ def test_weights_in_the_old_file_format_play_with_a_fresh_normaliser(
         torch.save(weights, folder / "Pong-v0.dat", _use_new_zipfile_serialization=zip_format)
         assert run(folder, folder, *SHORT) == 0
         assert "no description" in capsys.readouterr().out
-    assert summary(legacy) == summary(today)
+    old, new = summary(legacy), summary(today)
+    assert old.pop("sha256") != new.pop("sha256")  # of the file
+    assert old == new
     assert summary(legacy)["actions"] != played["actions"]  # those had a normaliser
 
 

@@ -151,13 +151,42 @@ def test_tensorboard_gets_the_scores_of_the_csv_and_a_new_run_its_own_folder(tra
     for _, steps, score, _ in checkpoint.read_csv(trained / "logs/Pong-v0.csv"):
         scores.setdefault(steps, []).append(score)
     events = EventAccumulator(str(folder), {"scalars": 0}).Reload().Scalars("evaluation/score")
-    assert events
-    for event in events:
-        assert event.value == pytest.approx(np.mean(scores[event.step]))
+    assert {e.step: e.value for e in events} == pytest.approx(
+        {steps: np.mean(values) for steps, values in scores.items()}
+    )
     run = command(*SMALL, "--max-steps", "40")
     assert run.process.wait(timeout=60) == 0
     assert not folder.exists()
     assert list((folder.with_name("Pong-v0.old-1")).glob("events.*"))
+
+
+class Fails(main.TensorBoard):
+    def update(self, last=False):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_run_goes_on_without_tensorboard_if_it_cannot_be_written(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "TensorBoard", Fails)
+    argv = [*SMALL, "--max-steps", "200", "--tensorboard-logger"]
+    assert main.main(argv, StopSignal()) == 0
+    output = capsys.readouterr().out
+    assert output.count("cannot write for TensorBoard") == 1
+    assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] >= 200
+
+
+def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, capsys):
+    def fail(server, figures):
+        raise ZeroDivisionError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "progress_line", fail)
+    monkeypatch.setattr(main, "PROGRESS_SECONDS", (10, 10))
+    assert main.main(SMALL, StopSignal()) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().out
+    assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
 
 
 def test_a_run_ends_at_its_target_score(tmp_path, command):

@@ -1,7 +1,7 @@
 """What a run says about itself: means between two moments, and TensorBoard's curves."""
 
-import importlib.util
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -83,8 +83,7 @@ def test_a_resumed_run_is_one_curve_in_tensorboard(tmp_path, monkeypatch):
             server.report(0, steps=100, updates=2, games=1, sums={VALUE: i, SCORE: first_step + i})
             server.evaluation[LAST_SCORE], server.evaluation[LAST_STEPS] = i, server.steps
             server.evaluation[EVALUATIONS] += 1
-            board.update()
-        board.close()
+            board.update(last=i == 5)
     events = read_events(tmp_path)
     assert set(events.Tags()["scalars"]) == {
         "loss/policy", "loss/value", "policy/entropy", "value/mean", "gradient/norm",
@@ -102,14 +101,22 @@ def test_a_resumed_run_is_one_curve_in_tensorboard(tmp_path, monkeypatch):
     assert events.Tags()["graph"]
 
 
+def test_the_last_update_leaves_nothing_out(tmp_path):
+    server, model, weights = make_server()
+    board = TensorBoard(tmp_path, server, model, weights)
+    server.report(0, steps=100, updates=1, sums={ENTROPY: 1.25})
+    board.update(last=True)  # TENSORBOARD_SECONDS are not over
+    (event,) = read_events(tmp_path).Scalars("policy/entropy")
+    assert (event.step, event.value) == (100, 1.25)
+
+
 def test_histograms_are_of_the_newest_weights(tmp_path):
     server, model, weights = make_server()
     board = TensorBoard(tmp_path, server, model, weights)
     with torch.no_grad():
         server.parameter.fill_(3.0)
     server.evaluation[EVALUATIONS] += 1
-    board.update()
-    board.close()
+    board.update(last=True)
     histogram = read_events(tmp_path).Histograms("conv1/weight")[0].histogram_value
     assert (histogram.min, histogram.max) == (3.0, 3.0)
     assert histogram.num == model.conv1.weight.numel()
@@ -117,23 +124,16 @@ def test_histograms_are_of_the_newest_weights(tmp_path):
 
 @pytest.fixture
 def without(monkeypatch):
-    """Make a package look as if it were not installed."""
-    find = importlib.util.find_spec
-
-    def hide(name: str) -> None:
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda n, *rest: None if n == name else find(n, *rest)
-        )
-
-    return hide
+    """Make a module look as if it were not installed."""
+    return lambda module: monkeypatch.setitem(sys.modules, module, None)
 
 
 @pytest.mark.parametrize(
     ("module", "command"),
     [
-        ("tensorboard", lambda: main.main(["--tensorboard-logger"], StopSignal())),
+        ("torch.utils.tensorboard", lambda: main.main(["--tensorboard-logger"], StopSignal())),
         ("av", lambda: gym_eval.main(["--record", "a.mp4"], StopSignal())),
-        ("matplotlib", lambda: plot.main(["Pong-v0.csv", "-o", "a.png"])),
+        ("matplotlib.figure", lambda: plot.main(["Pong-v0.csv", "-o", "a.png"])),
     ],
 )
 def test_a_missing_package_is_one_line_with_the_command_that_installs_it(

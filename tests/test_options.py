@@ -386,3 +386,4 @@ def test_too_little_shared_memory_is_one_line(capsys, tmp_path, monkeypatch):
 def test_a_network_larger_than_the_memory_is_one_line(capsys):
     if sys.platform == "linux":
         assert "shared memory" in refuse(capsys, "--hidden-size", "1000000")
+        assert "shared memory" in refuse(capsys, "--hidden-size", "1" + "0" * 400)

@@ -30,6 +30,8 @@ def test_an_evaluation_is_the_mean_of_its_games(csv):
 def test_the_points_are_those_of_the_csv(csv, x, expected):
     axes = figure(csv, "--x", x, "--smooth", "2", "--reference", "human=14.6")
     points, line, reference = axes.lines
+    first = figure("--x", x, "--smooth", "2", "--reference", "human=14.6", csv)
+    assert len(first.lines) == 3  # options before the files are understood, too
     np.testing.assert_allclose(points.get_xdata(), expected)
     np.testing.assert_allclose(points.get_ydata(), [-20, 1])
     np.testing.assert_allclose(line.get_ydata(), [-20, -9.5])
@@ -47,7 +49,7 @@ def test_each_curve_has_its_own_look_and_name(csv, tmp_path):
     lines = axes.lines[1::2]
     assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in lines}) == 8
     assert len({text.get_text() for text in axes.get_legend().get_texts()}) == 8
-    labelled = figure(others[0], others[1], "--labels", "seed 1", "seed 2")
+    labelled = figure(others[0], others[1], "--label", "seed 1", "--label", "seed 2")
     assert [text.get_text() for text in labelled.get_legend().get_texts()] == ["seed 1", "seed 2"]
 
 
@@ -71,7 +73,7 @@ def test_a_picture_is_written(csv, tmp_path, suffix):
         (["binary.csv"], "cannot be read"),
         (["Pong-v0.csv", "-o", "a.txt"], "png"),
         (["Pong-v0.csv", "-o", "nowhere/a.png"], "nowhere"),
-        (["Pong-v0.csv", "--labels", "a", "b"], "2 labels"),
+        (["Pong-v0.csv", "--label", "a", "--label", "b"], "2 labels"),
         (["Pong-v0.csv", "--reference", "human"], "NAME=SCORE"),
         (["Pong-v0.csv", "--reference", "human=nan"], "nan"),
     ],

@@ -110,11 +110,11 @@ def test_a_replayed_game_has_the_score_of_the_evaluation(index, tmp_path):
     seeds = [game_seed(3, EVALUATE, i) for i in range(10)]
     normalizer = Normalizer(np.array([1000.0, 100.0, 5.0]), frozen=True)
     results = sorted(play_games(model, make, seeds, normalizer, True, True, side_by_side=10))
-    score, _ = record.record_game(
+    score, length, _ = record.record_game(
         args.record, model, make(seed=env_seed(seeds[index])), index, seeds[index],
         normalizer, True, True, False,
     )  # fmt: skip
-    assert score == results[index].score
+    assert (score, length) == (results[index].score, results[index].length)
     assert len({result.score for result in results}) > 1
 
 
@@ -145,6 +145,22 @@ def test_a_video_that_cannot_be_written_is_refused_before_any_game(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_that_name_is_refused_before_any_game(models, tmp_path, capsys):
+    path = tmp_path / "a.mp4"
+    path.mkdir()
+    assert run(models, tmp_path / "logs", "--record", str(path)) == 2
+    assert capsys.readouterr().err == f"gym_eval.py: error: {path}: not a file\n"
+
+
+def test_another_game_than_the_reported_one_is_an_error(models, tmp_path, monkeypatch, capsys):
+    record_game = gym_eval.record_game
+    monkeypatch.setattr(
+        gym_eval, "record_game", lambda *a, **k: (20.5, *record_game(*a, **k)[1:])
+    )
+    assert run(models, tmp_path, "-ne", "1", "-mel", "5", "--record", str(tmp_path / "a.gif")) == 1
+    assert "not the game of the evaluation" in capsys.readouterr().out
 
 
 def test_a_palette_is_exact_up_to_256_colours():
