@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -298,6 +299,13 @@ def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int,
                 if row[1] <= up_to_step:
                     rows.append(row)
     return rows
+
+
+def by_evaluation(rows: list[tuple]) -> np.ndarray:
+    """(evaluations, 3): seconds, agent steps and mean score, from the rows of a run's CSV."""
+    table = np.array(rows, float).reshape(-1, 4)  # (games, 4)
+    groups = np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1) if rows else []
+    return np.array([(g[0, 0], g[0, 1], g[:, 2].mean()) for g in groups]).reshape(-1, 3)
 
 
 def rewrite_csv(path: Path, rows: list[tuple]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -86,10 +87,7 @@ class Display:
         self.learning = Window(self.server, LEARNING_SECONDS)
         self.playing = Window(self.server, SCORE_SECONDS)
         rows = checkpoint.read_csv(run.files.csv)  # of earlier sessions
-        by_step: dict[int, list[float]] = {}
-        for _, steps, score, _ in rows:
-            by_step.setdefault(steps, []).append(score)
-        self.scores = [float(np.mean(scores)) for scores in by_step.values()]  # one per evaluation
+        self.scores = checkpoint.by_evaluation(rows)[:, 2].tolist()  # one per evaluation
         self.evaluations = 0  # of this session, in self.scores
         self.started = time.monotonic()
         self.next_update = 0.0
@@ -220,7 +218,7 @@ class Display:
         saved = "-"
         if self.run.has_saved:
             ago = time.monotonic() - self.run.saved_at
-            saved = f"{ago:.0f} s ago   [dim]{self.run.files.checkpoint}[/]"
+            saved = f"{ago:.0f} s ago   [dim]{escape(str(self.run.files.checkpoint))}[/]"
         table.add_row("saved", saved)
 
     def _progress(self) -> RenderableType:

@@ -62,9 +62,7 @@ def read_evaluations(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     if not rows:
         raise ValueError(f"{path}: no evaluated games in it")
-    table = np.array(rows)  # (games, 4): seconds, agent steps, score, length
-    groups = np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1)
-    return np.array([(g[0, 0] / 3600, g[0, 1], g[:, 2].mean()) for g in groups])
+    return checkpoint.by_evaluation(rows) / (3600, 1, 1)
 
 
 def running_mean(values: np.ndarray, count: int) -> np.ndarray:
