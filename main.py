@@ -552,7 +552,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     With --resume, an option on the command line beats the saved one, which beats the default.
     """
     parser = build_parser()
-    args = _complete(parser.parse_args(argv))
+    args = complete(parser.parse_args(argv))
     if not args.resume:
         return args, None
     if args.load:
@@ -563,7 +563,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     saved = resumed["args"]
     session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
-    args = _complete(parser.parse_args(argv))
+    args = complete(parser.parse_args(argv))
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
         if getattr(args, name) != saved.get(name):
             option = "--" + name.replace("_", "-")
@@ -675,7 +675,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         log_lock.release()
 
 
-def _complete(args: argparse.Namespace) -> argparse.Namespace:
+def complete(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in the defaults that depend on other options."""
     if args.envs_per_worker is None:
         args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER

@@ -84,7 +84,7 @@ def test_lines_of_a_log_from_a_byte_on(tmp_path):
 
 
 def make_display(tmp_path, width: int, height: int, *options: str) -> Display:
-    args = main._complete(main.build_parser().parse_args(["--workers", "2", *options]))
+    args = main.complete(main.build_parser().parse_args(["--workers", "2", *options]))
     weights, _ = flatten_parameters(A3Clstm(3, hidden_size=8))
     run = SimpleNamespace(
         server=Hogwild(weights, SharedAdam, num_workers=2, first_step=1000),

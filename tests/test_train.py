@@ -33,7 +33,7 @@ import train as train_module
 from environment import Normalizer, game_config, make_env, read_config
 from hogwild import STEPS, UPDATES, Hogwild
 from kernels import make_network
-from main import START_METHOD, build_parser
+from main import START_METHOD, build_parser, complete
 from model import A3Clstm, flatten_parameters
 from player import Game, Player, play_games
 from shared_optim import SharedAdam, SharedRMSprop
@@ -51,9 +51,9 @@ def _one_thread():
 
 def options(**changes):
     """main.py's defaults with one game per worker, and some changes."""
-    args = build_parser().parse_args([])
+    args = complete(build_parser().parse_args(["--envs-per-worker", "1"]))
     assert not changes.keys() - vars(args).keys()
-    vars(args).update({"envs_per_worker": 1, **changes})
+    vars(args).update(changes)
     return args
 
 
