@@ -31,7 +31,7 @@ from games import (
 
 import train as train_module
 from environment import Normalizer, game_config, make_env, read_config
-from hogwild import STEPS, UPDATES, Hogwild
+from hogwild import CLIPPED, ENTROPY, GRAD_NORM, LENGTH, SCORE, STEPS, UPDATES, Hogwild
 from kernels import make_network
 from main import START_METHOD, build_parser, complete
 from model import A3Clstm, flatten_parameters
@@ -687,6 +687,21 @@ def test_a_gradient_longer_than_max_grad_norm_is_shortened_to_it(tmp_path, max_g
         assert lengths == pytest.approx([0.3] * len(lengths), rel=1e-5)
     else:
         assert min(lengths) > 0.5
+
+
+def test_a_worker_reports_what_it_did(tmp_path):
+    args, server, diary = one_worker(tmp_path, max_grad_norm=0.3)
+    args.max_grad_norm = math.inf  # the norms are those before clipping
+    norms = [np.linalg.norm(gradient) for _, gradient, _ in replay(diary, args, 3)]
+    _, updates, games = server.counts[0].tolist()
+    sums = server.sums[0]
+    assert updates == len(norms) == sums[CLIPPED]
+    assert sums[GRAD_NORM] == pytest.approx(sum(norms), rel=1e-3)
+    assert sums[ENTROPY] / updates == pytest.approx(math.log(3), abs=0.05)
+    finished = [[event.reward for event in game] for game in SCRIPT]
+    assert games == len(finished)
+    assert sums[SCORE] == pytest.approx(sum(map(sum, finished)))  # raw, not clipped
+    assert sums[LENGTH] == sum(map(len, finished))
 
 
 @pytest.mark.parametrize(("rank", "rate"), [(0, 0.1), (1, 0.002), (2, 0.1)])
