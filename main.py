@@ -617,7 +617,8 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
     run.write_tensorboard(logger, last=True)
     if display:  # errors and the last line are for the terminal as well
         stop_signal.before_exit = None
-        print(*display.errors(), sep="\n", end="")
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            print(*display.errors(), sep="", end="", flush=True)
         logger = setup_logger(run.files.log.name, run.files.log)
     return 0 if finish(run, logger) and healthy else 1
 

@@ -263,6 +263,20 @@ def test_what_went_wrong_is_in_the_log_and_stays_in_the_terminal(terminal, tmp_p
     assert "FloatingPointError" in (tmp_path / "logs/Pong-v0_log").read_text()
 
 
+def test_a_terminal_that_is_closed_costs_no_training(terminal, tmp_path):
+    run = terminal(*SMALL)
+    run.wait_for(lambda: (tmp_path / "logs/Pong-v0.csv").exists())
+    os.close(run.slave)
+    os.close(run.master)
+    run.slave, run.master = os.open(os.devnull, os.O_RDWR), os.open(os.devnull, os.O_RDWR)
+    os.killpg(run.process.pid, signal.SIGHUP)
+    run.process.wait(timeout=30)
+    log = (tmp_path / "logs/Pong-v0_log").read_text()
+    assert "stopped, saved" in log
+    steps = checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"]
+    assert f"agent steps {steps}, stopped" in log
+
+
 class Shell(Terminal):
     """A shell with job control, as a person has it; `command` runs main.py with these options."""
 
