@@ -310,8 +310,9 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     path = Path(args.load_model_dir, f"{name}.dat")
     config = game_config(read_config(args.env_config), args.env)
     state_dict, description = checkpoint.load_model(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     trained = description or {}
+    # With a description it is that of what was loaded, even if a run has replaced the file since.
+    sha256 = trained.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
     if description:  # the actions that it was trained with, whatever the crop table says now
         config = config | {"actions": trained["actions"]}
     skip_rate = args.skip_rate or trained.get("skip_rate", 4)

@@ -58,6 +58,8 @@ def measure(seconds: float, rows: int, columns: int, *options: str) -> tuple[flo
             env={**os.environ, "TERM": "xterm-256color"},
         )  # fmt: skip
         while not Path(folder, "logs/Pong-v0.csv").exists():
+            if process.poll() is not None:
+                sys.exit(f"main.py has ended with exit code {process.returncode}")
             time.sleep(0.1)
         before, start = cpu_seconds(process.pid), time.monotonic()
         time.sleep(seconds)

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 from test_gym_eval import lively_weights, save
+from test_main import PROJECT, SMALL
 
 import checkpoint
 import display
@@ -40,10 +41,6 @@ from hogwild import (
 from model import A3Clstm, flatten_parameters
 from shared_optim import SharedAdam
 
-PROJECT = Path(main.__file__).parent
-SMALL = ["--workers", "2", "--envs-per-worker", "1", "--num-steps", "5", "--hidden-size", "16"]
-SMALL += ["--max-episode-length", "40", "--eval-episodes", "2"]
-SMALL += ["--env-config", str(PROJECT / "config.json")]
 ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
 
