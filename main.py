@@ -54,15 +54,16 @@ from utils import (
     Output,
     add_truth,
     available_cores,
+    close_logger,
     finite_float,
     format_time,
     natural_float,
+    natural_int,
     or_none,
     positive_float,
     positive_int,
     seed_int,
     setup_logger,
-    close_logger,
     unit_interval,
 )
 
@@ -79,18 +80,18 @@ ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
 # Defaults with one game per worker, those of the classic suite; and with several, by measurement,
 # see benchmarks/README.md. A larger batch carries a longer step and has a larger gradient.
 RECIPE = {
-    "lr": (1e-4, 5e-4),
+    "lr": (1e-4, 3e-4),
+    "anneal_steps": (0, 5_000_000),
     "tau": (1.0, 0.95),
-    "entropy_coef": (0.01, 0.003),
+    "entropy_coef": (0.01, 0.001),
     "max_grad_norm": (40.0, 200.0),
-    "adam_eps": (1e-3, 1e-4),
 }
 RMSPROP_LR = 7e-4
 
 
 def defaults(name: str) -> str:
     """What the help says about an option of RECIPE."""
-    return "(default: {:g} with one game per worker, {:g} with several)".format(*RECIPE[name])
+    return "(default: {} with one game per worker, {} with several)".format(*RECIPE[name])
 
 
 def build_parser() -> LineParser:
@@ -131,6 +132,11 @@ def build_parser() -> LineParser:
         help=f"learning rate {defaults('lr')[:-1]}; {RMSPROP_LR:g} with RMSprop)",
     )
     learning.add_argument(
+        "--anneal-steps", type=natural_int, metavar="N",
+        help="agent steps over which the learning rate falls to a tenth, where it stays; 0 keeps "
+        f"it as it is {defaults('anneal_steps')}",
+    )
+    learning.add_argument(
         "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
     )
     learning.add_argument(
@@ -157,8 +163,8 @@ def build_parser() -> LineParser:
         "-o", "--optimizer", choices=("Adam", "RMSprop"), default="Adam", help="optimizer"
     )
     learning.add_argument(
-        "--adam-eps", type=positive_float, metavar="E",
-        help=f"added to the root of Adam's second moment {defaults('adam_eps')}",
+        "--adam-eps", type=positive_float, default=1e-3, metavar="E",
+        help="added to the root of Adam's second moment",
     )
     add_truth(learning, "-a", "--amsgrad", default=False, help="AMSGrad variant of Adam")
     add_truth(

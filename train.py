@@ -35,6 +35,8 @@ from model import A3Clstm, flatten_parameters
 from player import Game, Player, Step, env_seed
 from utils import TRAIN, become_child, game_seed
 
+LOWEST_LR = 0.1  # share of the learning rate that --anneal-steps leaves
+
 
 class Rollout(NamedTuple):
     """T steps of E games, T <= num_steps."""
@@ -133,6 +135,16 @@ def collect(
     return Rollout(values, logits, actions, rewards.clamp(-1, 1), next_values, ended)
 
 
+def learning_rate(args: Namespace, rank: int, steps: int) -> float:
+    """Step size of this worker after so many agent steps of the run.
+
+    Falls linearly over args.anneal_steps, and stays at its lowest.
+    """
+    rates = args.distributed_step_size or [args.lr]
+    done = min(1.0, steps / args.anneal_steps) if args.anneal_steps else 0.0
+    return rates[rank % len(rates)] * (1 - (1 - LOWEST_LR) * done)
+
+
 def train(
     rank: int, args: Namespace, server: Hogwild, make_env: Callable[[], gym.Env]
 ) -> None:
@@ -153,9 +165,6 @@ def train(
     weights, gradient = flatten_parameters(model)
     network = make_network(model, len(games), args.num_steps)
     player = Player(network, games, args.count_lives, learning=True)
-    lr = args.distributed_step_size[rank % len(args.distributed_step_size)] if (
-        args.distributed_step_size
-    ) else None
 
     for row, seed in enumerate(first_seeds):
         player.start(row, seed)
@@ -183,7 +192,7 @@ def train(
             raise FloatingPointError(f"the gradient's norm is {norm}")
         if norm > args.max_grad_norm:
             gradient *= args.max_grad_norm / norm
-        server.push(gradient, rank, lr)
+        server.push(gradient, rank, learning_rate(args, rank, server.steps))
         steps = values.numel()
         server.report(
             rank,

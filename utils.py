@@ -84,6 +84,7 @@ def _number(convert: Callable[[str], float], accept: Callable[[float], bool], wh
 
 
 positive_int = _number(int, lambda x: x > 0, "a whole number above 0")
+natural_int = _number(int, lambda x: x >= 0, "a whole number, 0 or more")
 seed_int = _number(int, lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 natural_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")

@@ -78,6 +78,8 @@ def test_equal_options_give_equal_gradients():
         ("--envs-per-worker", "2"),
         ("--lr", "0.1"),
         ("-l", "0.1"),
+        ("--anneal-steps", "100"),
+        ("--adam-eps", "0.1"),
         ("--distributed-step-size", "0.1", "0.2"),
         ("-dss", "0.1", "0.2"),
         ("--optimizer", "RMSprop"),
@@ -179,11 +181,10 @@ def test_every_option_is_documented_with_a_default_or_a_unit(capsys):
 def test_the_optimizer_options_make_that_optimizer():
     adam = build().server.optimizers
     assert [type(o).__name__ for o in adam] == ["SharedAdam"]
-    assert adam[0].param_groups[0]["lr"] == 5e-4
+    assert adam[0].param_groups[0]["lr"] == 3e-4
     classic = build("--envs-per-worker", "1").server.optimizers[0]
     assert classic.param_groups[0]["lr"] == 1e-4
-    assert adam[0].param_groups[0]["eps"] == 1e-4
-    assert classic.param_groups[0]["eps"] == 1e-3
+    assert adam[0].param_groups[0]["eps"] == classic.param_groups[0]["eps"] == 1e-3
     assert build("--adam-eps", "0.5").server.optimizers[0].param_groups[0]["eps"] == 0.5
     rmsprop = build("-o", "RMSprop").server.optimizers[0]
     assert (type(rmsprop).__name__, rmsprop.param_groups[0]["lr"]) == ("SharedRMSprop", 7e-4)
@@ -194,10 +195,10 @@ def test_the_optimizer_options_make_that_optimizer():
 
 
 def test_one_game_per_worker_learns_by_the_classic_settings_unless_told_otherwise():
-    recipe = ("lr", "tau", "entropy_coef", "max_grad_norm", "adam_eps")
+    recipe = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
     one, several = build("--envs-per-worker", "1").args, build("--envs-per-worker", "2").args
-    assert [getattr(one, name) for name in recipe] == [1e-4, 1.0, 0.01, 40.0, 1e-3]
-    assert [getattr(several, name) for name in recipe] == [5e-4, 0.95, 0.003, 200.0, 1e-4]
+    assert [getattr(one, name) for name in recipe] == [1e-4, 0, 1.0, 0.01, 40.0]
+    assert [getattr(several, name) for name in recipe] == [3e-4, 5_000_000, 0.95, 0.001, 200.0]
     assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.tau == 1.0
     assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.entropy_coef == 0.0
 
@@ -297,6 +298,7 @@ def refuse(capsys, *options: str) -> str:
         (("--lr", "-1"), "'-1'"),
         (("--lr", "0"), "'0'"),
         (("--lr", "inf"), "'inf'"),
+        (("--anneal-steps", "-1"), "'-1'"),
         (("--distributed-step-size", "0.1", "nan"), "'nan'"),
         (("--gamma", "1.5"), "'1.5'"),
         (("--gamma", "nan"), "'nan'"),

@@ -421,9 +421,9 @@ def test_with_reward_1_for_ever_and_only_time_limits_the_value_is_that_of_for_ev
     network tells the LSTM's first state from the later ones with difficulty.
     """
     limit, hidden_size = 8, 16
-    args = options(gamma=0.9, num_steps=5, hidden_size=hidden_size, entropy_coef=0.0)
+    args = options(gamma=0.9, num_steps=5, hidden_size=hidden_size, entropy_coef=0.0, lr=0.02)
     weights = initial_weights(2, hidden_size)
-    server = Hogwild(weights, functools.partial(SharedSGD, lr=0.02), 1, max_steps=1000)
+    server = Hogwild(weights, SharedSGD, 1, max_steps=1000)
     train(0, args, server, unseeded(functools.partial(Endless, limit)))
 
     model = A3Clstm(2, hidden_size)
@@ -481,9 +481,11 @@ def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
 ):
     """Two processes at once; not an earlier gradient, not a sum, nothing between the pushes."""
     lr, hidden_size, num_actions = 0.01, 16, 3
-    args = options(envs_per_worker=envs_per_worker, num_steps=4, hidden_size=hidden_size, tau=0.9)
+    args = options(
+        envs_per_worker=envs_per_worker, num_steps=4, hidden_size=hidden_size, tau=0.9, lr=lr
+    )
     weights = initial_weights(num_actions, hidden_size)
-    server = WitnessedHogwild(tmp_path, weights, functools.partial(SharedSGD, lr=lr), 2)
+    server = WitnessedHogwild(tmp_path, weights, SharedSGD, 2)
     make_env = unseeded(
         functools.partial(recorded_scripted, Diary(tmp_path), 1, SCRIPT, num_actions)
     )
@@ -524,7 +526,7 @@ def train_forgetfully(*args) -> None:
     train_process(*args)
 
 
-def learn_recall(network, body, make_optimizer, seed: int, max_steps: int):
+def learn_recall(network, body, make_optimizer, lr: float, seed: int, max_steps: int):
     """Two workers with 4 games each play Recall: (score as a part of the best, agent steps).
 
     Every 400 steps 8 games are played greedily with the newest weights. If they bring 0.95 or
@@ -533,7 +535,7 @@ def learn_recall(network, body, make_optimizer, seed: int, max_steps: int):
     """
     # A value at chance is pure noise; a small value_coef keeps it out of the common layers.
     args = options(
-        seed=seed, envs_per_worker=4, num_steps=5, gamma=0.2, value_coef=0.1, hidden_size=64
+        seed=seed, lr=lr, envs_per_worker=4, num_steps=5, gamma=0.2, value_coef=0.1, hidden_size=64
     )
     torch.manual_seed(seed)
     model = network(2, args.hidden_size)
@@ -564,8 +566,8 @@ def learn_recall(network, body, make_optimizer, seed: int, max_steps: int):
 # processes learn differs from run to run: Adam with seed 1 took 1608 and 2400. By chance a
 # player scores 0.
 LEARNERS = {
-    "Adam": functools.partial(SharedAdam, lr=1e-3),
-    "RMSprop": functools.partial(SharedRMSprop, lr=4e-3),
+    "Adam": (SharedAdam, 1e-3),
+    "RMSprop": (SharedRMSprop, 4e-3),
 }
 MAX_STEPS = 8000
 
@@ -573,7 +575,7 @@ MAX_STEPS = 8000
 @pytest.mark.parametrize("optimizer", LEARNERS)
 def test_two_workers_learn_to_remember_what_they_saw(optimizer):
     score, steps = learn_recall(
-        A3Clstm, train_process, LEARNERS[optimizer], seed=3, max_steps=MAX_STEPS
+        A3Clstm, train_process, *LEARNERS[optimizer], seed=3, max_steps=MAX_STEPS
     )
     assert score >= 0.9, f"after {steps} agent steps"
 
@@ -581,7 +583,7 @@ def test_two_workers_learn_to_remember_what_they_saw(optimizer):
 def test_nothing_is_remembered_without_the_lstm_state():
     """Recall cannot be won in another way. 128 answers: the standard error is 0.09."""
     score, _ = learn_recall(
-        ForgetfulA3Clstm, train_forgetfully, LEARNERS["RMSprop"], seed=1, max_steps=2000
+        ForgetfulA3Clstm, train_forgetfully, *LEARNERS["RMSprop"], seed=1, max_steps=2000
     )
     assert abs(score) < 0.3
 
@@ -661,12 +663,15 @@ def test_one_worker_with_one_game_equals_a_plainly_written_learner_on_pong():
 # The step: clipping, step sizes, faults and the end of the run
 
 
-def one_worker(tmp_path, rank=0, max_steps=20, hidden_size=16, events=SCRIPT, lr=0.01, **changes):
+def one_worker(
+    tmp_path, rank=0, max_steps=20, hidden_size=16, events=SCRIPT, lr=0.01, first_step=0, **changes
+):
     """train() of worker `rank` in this process, with plain SGD: (args, server, its diary)."""
-    args = options(hidden_size=hidden_size, num_steps=5, **changes)
-    make_optimizer = functools.partial(SharedSGD, lr=lr)
+    args = options(hidden_size=hidden_size, num_steps=5, lr=lr, **changes)
     weights = initial_weights(3, hidden_size)
-    server = WitnessedHogwild(tmp_path, weights, make_optimizer, rank + 1, max_steps=max_steps)
+    server = WitnessedHogwild(
+        tmp_path, weights, SharedSGD, rank + 1, first_step=first_step, max_steps=max_steps
+    )
     try:
         make = functools.partial(recorded_scripted, Diary(tmp_path), 1, events)
         train(rank, args, server, unseeded(make))
@@ -713,9 +718,22 @@ def test_distributed_step_size_gives_each_worker_its_own_rate(tmp_path, rank, ra
         assert relative_error(after.astype(np.float64) - before, -rate * gradient) < 1e-3
 
 
+def test_the_learning_rate_falls_to_a_tenth_over_anneal_steps_of_the_whole_run(tmp_path):
+    """Every rollout has 5 steps; 10 steps were played before this session."""
+    game = (Event(0.5),) * 100
+    _, _, diary = one_worker(
+        tmp_path, max_steps=60, lr=0.1, first_step=10, anneal_steps=40, events=[game]
+    )
+    pushes = [entry for entry in diary if entry[0] == "push"]
+    rates = [0.1 * (1 - 0.9 * steps / 40) for steps in (15, 20, 25, 30, 35, 40)] + [0.01] * 4
+    assert len(pushes) == len(rates)
+    for (_, _, _, before, gradient, after), rate in zip(pushes, rates, strict=True):
+        assert relative_error(after.astype(np.float64) - before, -rate * gradient) < 1e-2
+
+
 def test_a_gradient_that_is_not_finite_raises_and_reaches_nobody(tmp_path):
     """The first rollout is sound; the second brings a reward that is not a number."""
-    server = Hogwild(initial_weights(3, 16), functools.partial(SharedAdam, lr=0.01), 1)
+    server = Hogwild(initial_weights(3, 16), SharedAdam, 1)
     good, bad = (Event(0.5),) * 5, (Event(), Event(math.nan), *(Event(),) * 8)
     snapshots = []
 
@@ -728,7 +746,7 @@ def test_a_gradient_that_is_not_finite_raises_and_reaches_nobody(tmp_path):
 
     make = unseeded(lambda: Watched(1, [good + bad]))
     with pytest.raises(FloatingPointError, match="nan"):
-        train(0, options(hidden_size=16, num_steps=5), server, make)
+        train(0, options(hidden_size=16, num_steps=5, lr=0.01), server, make)
     assert server.counts[0, UPDATES] == 1
     state = server.optimizers[0].state[server.parameter].values()
     for first, before, now in zip(*snapshots, (server.parameter, *state), strict=True):
