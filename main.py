@@ -198,8 +198,9 @@ def build_parser() -> LineParser:
 
     evaluation = parser.add_argument_group("evaluation and files")
     evaluation.add_argument(
-        "--eval-interval", type=natural_float, default=60.0, metavar="SECONDS",
-        help="pause between evaluations",
+        "--eval-interval", type=natural_float, metavar="SECONDS",
+        help="pause between evaluations (default: 4 times as long as the last one took, and 60 at "
+        "least)",
     )
     evaluation.add_argument(
         "--eval-episodes", type=positive_int, default=8, metavar="N", help="games per evaluation"

@@ -38,6 +38,7 @@ def test(
         time.sleep(0.05)  # nothing has been learned yet
 
     while not server.stopped:
+        began = time.monotonic()
         server.pull(weights)
         steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().numpy()
         results = list(
@@ -81,9 +82,18 @@ def test(
         server.evaluation[LAST_SCORE] = score
         server.evaluation[LAST_STEPS] = steps
         server.evaluation[EVALUATIONS] += 1
-        wake = time.monotonic() + args.eval_interval
+        ended = time.monotonic()
+        wake = ended + pause(args.eval_interval, ended - began)
         while not server.stopped and time.monotonic() < wake:
             time.sleep(0.05)
+
+
+def pause(eval_interval: float | None, evaluation: float) -> float:
+    """Seconds until the next evaluation; `evaluation` is what the last one took.
+
+    Without an interval the test process takes a fifth of a core at most, however long games are.
+    """
+    return max(60.0, 4 * evaluation) if eval_interval is None else eval_interval
 
 
 def is_best(score: float, best_score: float, save_score_level: float | None) -> bool:

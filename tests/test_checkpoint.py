@@ -707,6 +707,33 @@ def test_a_stop_after_some_games_of_an_evaluation_records_none_of_them(tmp_path)
     assert run.log() == []
 
 
+@pytest.mark.parametrize(
+    ("eval_interval", "seconds", "expected"),
+    [(None, 2.0, 60.0), (None, 150.0, 600.0), (0.0, 150.0, 0.0), (30.0, 150.0, 30.0)],
+)
+def test_the_pause_is_the_interval_or_by_the_length_of_the_evaluation(
+    tmp_path, monkeypatch, eval_interval, seconds, expected
+):
+    """On a clock that moves only while games are played and while the process sleeps."""
+    now, slept = [0.0], []
+    run = Evaluations(tmp_path, same_scores(1, 2))
+    run.args.eval_interval = eval_interval
+    monkeypatch.setattr(test_module.time, "monotonic", lambda: now[0])
+
+    def sleep(duration):
+        now[0] += 0.5
+        slept.append(0.5)
+
+    def during(game, time):
+        if time == 1:
+            now[0] += seconds / PER_EVALUATION
+
+    monkeypatch.setattr(test_module.time, "sleep", sleep)
+    run.during = during
+    run.play()
+    assert sum(slept) == expected
+
+
 def test_a_stop_during_the_pause_ends_at_once(tmp_path):
     run = Evaluations(tmp_path, same_scores(1))
     run.args.eval_interval = 3600.0
