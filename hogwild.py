@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 STEPS, UPDATES, GAMES = range(3)  # columns of a worker's counters
-# Columns of a worker's sums: six over its updates (each the mean over the steps of one update; the
-# gradient's norm before clipping; 1 if it was clipped), two over its finished games.
-POLICY_LOSS, VALUE_LOSS, ENTROPY, VALUE, GRAD_NORM, CLIPPED, SCORE, LENGTH = range(8)
+# Columns of a worker's sums: seven over its updates (four means over the steps of one update; the
+# gradient's norm before clipping; 1 if it was clipped; the step size), two over finished games.
+POLICY_LOSS, VALUE_LOSS, ENTROPY, VALUE, GRAD_NORM, CLIPPED, LEARNING_RATE = range(7)
+SCORE, LENGTH = 7, 8
 EVALUATIONS, LAST_SCORE, BEST_SCORE, LAST_STEPS = range(4)  # slots of the test process
 
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps it
@@ -91,7 +92,7 @@ class Hogwild:
         for optimizer in self.optimizers:
             optimizer.share_memory()
         self.counts = torch.zeros(num_workers, 3, dtype=torch.int64).share_memory_()
-        self.sums = torch.zeros(num_workers, 8, dtype=torch.float64).share_memory_()
+        self.sums = torch.zeros(num_workers, 9, dtype=torch.float64).share_memory_()
         # Count, mean and standard deviation of environment.Normalizer, per worker.
         self.normalizers = torch.zeros(num_workers, 3, dtype=torch.float64).share_memory_()
         # Number of evaluations, mean score of the last one, best mean score so far, agent steps
@@ -120,14 +121,10 @@ class Hogwild:
         """Copy the newest weights into `weights`, (P,) on any device."""
         weights.copy_(self.parameter.detach())
 
-    def push(self, gradient: Tensor, rank: int, lr: float | None = None) -> None:
-        """Apply one gradient, (P,) on any device, with one optimizer step on shared memory.
-
-        lr: step size of this worker, if not the optimizer's own.
-        """
+    def push(self, gradient: Tensor, rank: int, lr: float) -> None:
+        """Apply one gradient, (P,) on any device, with one optimizer step of size lr."""
         optimizer = self.optimizers[rank % len(self.optimizers)]
-        if lr is not None:
-            optimizer.param_groups[0]["lr"] = lr  # this process's copy of the option
+        optimizer.param_groups[0]["lr"] = lr  # this process's copy of the option
         # `.grad` itself is private to each process. It is set anew for every update, so that no
         # gradient is applied twice.
         self.parameter.grad = gradient.to(self.parameter.device)

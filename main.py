@@ -133,8 +133,8 @@ def build_parser() -> LineParser:
     )
     learning.add_argument(
         "--anneal-steps", type=natural_int, metavar="N",
-        help="agent steps over which the learning rate falls to a tenth, where it stays; 0 keeps "
-        f"it as it is {defaults('anneal_steps')}",
+        help="agent steps of the run over which every learning rate falls to a tenth, where it "
+        f"stays; 0 keeps it as it is {defaults('anneal_steps')}",
     )
     learning.add_argument(
         "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
@@ -198,9 +198,9 @@ def build_parser() -> LineParser:
 
     evaluation = parser.add_argument_group("evaluation and files")
     evaluation.add_argument(
-        "--eval-interval", type=natural_float, metavar="SECONDS",
-        help="pause between evaluations (default: 4 times as long as the last one took, and 60 at "
-        "least)",
+        "--eval-interval", type=or_none(natural_float), metavar="SECONDS",
+        help="pause between evaluations; none, the default, is 4 times the processor time of the "
+        "last one, and 60 at least",
     )
     evaluation.add_argument(
         "--eval-episodes", type=positive_int, default=8, metavar="N", help="games per evaluation"
@@ -567,7 +567,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     spec = parse_env_id(args.env)
     path = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir).checkpoint
     resumed = checkpoint.load_checkpoint(path)
-    saved = resumed["args"]
+    saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
     session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
     args = complete(parser.parse_args(argv))

@@ -25,7 +25,7 @@ class Snapshot(NamedTuple):
     steps: int  # agent steps
     updates: int
     games: int
-    sums: np.ndarray  # (8,), see hogwild
+    sums: np.ndarray  # (9,), see hogwild
 
     @classmethod
     def of(cls, server: Hogwild) -> "Snapshot":
@@ -44,6 +44,7 @@ class Figures(NamedTuple):
     value: float
     grad_norm: float  # before clipping
     clipped: float  # share of the gradients, 0 to 1
+    learning_rate: float
     score: float  # raw, of training games
     length: float  # agent steps, of training games
 
@@ -52,8 +53,8 @@ class Figures(NamedTuple):
         games, updates = after.games - before.games, after.updates - before.updates
         speed = (after.steps - before.steps) / max(after.second - before.second, 1e-9)
         sums = after.sums - before.sums
-        per_update = sums[:6] / updates if updates else np.full(6, np.nan)
-        per_game = sums[6:] / games if games else np.full(2, np.nan)
+        per_update = sums[:7] / updates if updates else np.full(7, np.nan)
+        per_game = sums[7:] / games if games else np.full(2, np.nan)
         return cls(speed, games, *per_update.tolist(), *per_game.tolist())
 
 
@@ -116,6 +117,7 @@ class TensorBoard:
             "value/mean": figures.value,
             "gradient/norm": figures.grad_norm,
             "gradient/clipped": figures.clipped,
+            "gradient/learning rate": figures.learning_rate,
             "speed/agent steps per second": figures.speed,
         }
         if figures.games:

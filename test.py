@@ -38,7 +38,7 @@ def test(
         time.sleep(0.05)  # nothing has been learned yet
 
     while not server.stopped:
-        began = time.monotonic()
+        began = time.process_time()
         server.pull(weights)
         steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().numpy()
         results = list(
@@ -82,14 +82,13 @@ def test(
         server.evaluation[LAST_SCORE] = score
         server.evaluation[LAST_STEPS] = steps
         server.evaluation[EVALUATIONS] += 1
-        ended = time.monotonic()
-        wake = ended + pause(args.eval_interval, ended - began)
+        wake = time.monotonic() + pause(args.eval_interval, time.process_time() - began)
         while not server.stopped and time.monotonic() < wake:
             time.sleep(0.05)
 
 
 def pause(eval_interval: float | None, evaluation: float) -> float:
-    """Seconds until the next evaluation; `evaluation` is what the last one took.
+    """Seconds until the next evaluation; `evaluation` is the processor time of the last one.
 
     Without an interval the test process takes a fifth of a core at most, however long games are.
     """

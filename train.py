@@ -22,6 +22,7 @@ from hogwild import (
     CLIPPED,
     ENTROPY,
     GRAD_NORM,
+    LEARNING_RATE,
     LENGTH,
     POLICY_LOSS,
     SCORE,
@@ -35,7 +36,7 @@ from model import A3Clstm, flatten_parameters
 from player import Game, Player, Step, env_seed
 from utils import TRAIN, become_child, game_seed
 
-LOWEST_LR = 0.1  # share of the learning rate that --anneal-steps leaves
+ANNEALED = 0.1  # share of the learning rate that is left after --anneal-steps
 
 
 class Rollout(NamedTuple):
@@ -141,8 +142,8 @@ def learning_rate(args: Namespace, rank: int, steps: int) -> float:
     Falls linearly over args.anneal_steps, and stays at its lowest.
     """
     rates = args.distributed_step_size or [args.lr]
-    done = min(1.0, steps / args.anneal_steps) if args.anneal_steps else 0.0
-    return rates[rank % len(rates)] * (1 - (1 - LOWEST_LR) * done)
+    progress = min(1.0, steps / args.anneal_steps) if args.anneal_steps else 0.0
+    return rates[rank % len(rates)] * (1 - (1 - ANNEALED) * progress)
 
 
 def train(
@@ -192,7 +193,8 @@ def train(
             raise FloatingPointError(f"the gradient's norm is {norm}")
         if norm > args.max_grad_norm:
             gradient *= args.max_grad_norm / norm
-        server.push(gradient, rank, learning_rate(args, rank, server.steps))
+        lr = learning_rate(args, rank, server.steps)
+        server.push(gradient, rank, lr)
         steps = values.numel()
         server.report(
             rank,
@@ -204,6 +206,7 @@ def train(
                 VALUE: values.mean().item(),
                 GRAD_NORM: norm,
                 CLIPPED: norm > args.max_grad_norm,
+                LEARNING_RATE: lr,
             },
         )
 

@@ -375,6 +375,17 @@ def test_resume_restores_everything_exactly(trained, monkeypatch):
         assert torch.equal(again["optimizer"]["state"][0][name], tensor)
 
 
+def test_a_checkpoint_from_before_annealing_keeps_its_rate(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    path = Path("trained_models/Pong-v0.ckpt")
+    saved = checkpoint.load_checkpoint(path)
+    assert saved["args"].pop("anneal_steps") is not None
+    torch.save(saved, path)
+    assert main.parse(["--resume", "--max-steps", "9000"])[0].anneal_steps == 0
+    given = ["--resume", "--max-steps", "9000", "--anneal-steps", "7"]
+    assert main.parse(given)[0].anneal_steps == 7
+
+
 @pytest.mark.parametrize("in_checkpoint", [None, 1.0, 3.0])
 @pytest.mark.parametrize("in_description", [2.0, "of other weights", "no weights"])
 def test_the_best_score_is_that_of_the_weights_on_disk(

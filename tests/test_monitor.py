@@ -19,6 +19,7 @@ from hogwild import (
     GRAD_NORM,
     LAST_SCORE,
     LAST_STEPS,
+    LEARNING_RATE,
     LENGTH,
     SCORE,
     VALUE,
@@ -87,8 +88,8 @@ def test_a_resumed_run_is_one_curve_in_tensorboard(tmp_path, monkeypatch):
     events = read_events(tmp_path)
     assert set(events.Tags()["scalars"]) == {
         "loss/policy", "loss/value", "policy/entropy", "value/mean", "gradient/norm",
-        "gradient/clipped", "speed/agent steps per second", "training/score", "training/length",
-        "evaluation/score",
+        "gradient/clipped", "gradient/learning rate", "speed/agent steps per second",
+        "training/score", "training/length", "evaluation/score",
     }  # fmt: skip
     points = [(e.step, e.value) for e in events.Scalars("training/score")]
     resumed = [(300 + 100 * i, 300 + i) for i in range(1, 6)]
@@ -104,10 +105,11 @@ def test_a_resumed_run_is_one_curve_in_tensorboard(tmp_path, monkeypatch):
 def test_the_last_update_leaves_nothing_out(tmp_path):
     server, model, weights = make_server()
     board = TensorBoard(tmp_path, server, model, weights)
-    server.report(0, steps=100, updates=1, sums={ENTROPY: 1.25})
+    server.report(0, steps=100, updates=1, sums={ENTROPY: 1.25, LEARNING_RATE: 0.5})
     board.update(last=True)  # TENSORBOARD_SECONDS are not over
-    (event,) = read_events(tmp_path).Scalars("policy/entropy")
-    assert (event.step, event.value) == (100, 1.25)
+    for name, value in (("policy/entropy", 1.25), ("gradient/learning rate", 0.5)):
+        (event,) = read_events(tmp_path).Scalars(name)
+        assert (event.step, event.value) == (100, value)
 
 
 def test_histograms_are_of_the_newest_weights(tmp_path):
@@ -154,4 +156,4 @@ def test_snapshots_do_not_change_afterwards():
     server, _, _ = make_server()
     before = Snapshot.of(server)
     server.report(0, sums={SCORE: 5.0})
-    np.testing.assert_array_equal(before.sums, np.zeros(8))
+    np.testing.assert_array_equal(before.sums, np.zeros(9))

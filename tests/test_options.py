@@ -35,7 +35,7 @@ class Recorder(Hogwild):
         self.updates, self.pushed = updates, []
         return self
 
-    def push(self, gradient, rank, lr=None):
+    def push(self, gradient, rank, lr):
         super().push(gradient, rank, lr)
         self.pushed.append(gradient.clone())
         if len(self.pushed) == self.updates:
@@ -157,6 +157,7 @@ def test_count_lives_ends_training_episodes():
         (("--tensorboard-logger", "False"), "tensorboard_logger", False),
         (("-q",), "quiet", True),
         (("--max-steps", "none"), "max_steps", None),
+        (("--eval-interval", "none"), "eval_interval", None),
         (("--target-score", "-7.5"), "target_score", -7.5),
         (("--target-score", "none"), "target_score", None),
     ],

@@ -91,7 +91,7 @@ def test_a_saved_state_dict_continues_the_run_exactly(name):
 
     def run(server, plan):
         for gradient in plan:
-            server.push(gradient.clone(), rank=0)
+            server.push(gradient.clone(), rank=0, lr=1e-3)
 
     def make(parameters):
         return shared(parameters, **options)
@@ -136,7 +136,7 @@ def test_push_applies_this_updates_gradient_every_time():
         before = server.parameter.detach().clone()
         buffer.zero_()
         (weights * target).sum().backward()
-        server.push(buffer, rank=i % 2)
+        server.push(buffer, rank=i % 2, lr=1.0)
         torch.testing.assert_close(server.parameter.detach() - before, -target)
         assert weights.grad is buffer
 
@@ -152,7 +152,7 @@ def test_push_takes_the_learning_rate_of_the_worker():
 def test_push_steps_the_workers_own_optimizer_if_there_is_one_per_worker():
     server = Hogwild(torch.zeros(2), SharedAdam, num_workers=3, num_optimizers=3)
     for rank in (1, 2, 2):
-        server.push(torch.ones(2), rank)
+        server.push(torch.ones(2), rank, lr=1e-4)
     steps = [int(optimizer.state[server.parameter]["step"]) for optimizer in server.optimizers]
     assert steps == [0, 1, 2]
 
@@ -166,10 +166,11 @@ def push_on_demand(servers: dict[str, Hogwild], rank: int, pipe) -> None:
     torch.set_num_threads(1)
     while (order := pipe.recv()) is not None:
         name, gradient = order
-        servers[name].push(torch.tensor(gradient), rank)
+        servers[name].push(torch.tensor(gradient), rank, LEARNING_RATE)
         pipe.send("pushed")
 
 
+LEARNING_RATE = 3e-3
 SERVERS = {
     "Adam": (SharedAdam, {"amsgrad": True}, 1),
     "RMSprop": (SharedRMSprop, {"momentum": 0.9, "centered": True}, 1),
@@ -222,7 +223,7 @@ def test_two_processes_step_one_optimizer_in_the_same_memory(pushed, name):
     optimizer_class, options, _ = SERVERS[name]
     server = pushed[name]
     alone = nn.Parameter(torch.ones(5))
-    expected = optimizer_class([alone], **options)
+    expected = optimizer_class([alone], LEARNING_RATE, **options)
     for _, gradient in ORDER:
         alone.grad = gradient.clone()
         expected.step()
@@ -240,7 +241,7 @@ def test_without_a_shared_optimizer_each_worker_has_its_own_statistics(pushed, n
     optimizer_class, options, _ = SERVERS[name]
     server = pushed[name]
     together = nn.Parameter(torch.ones(5))
-    expected = [optimizer_class([together], **options) for _ in range(2)]
+    expected = [optimizer_class([together], LEARNING_RATE, **options) for _ in range(2)]
     for rank, gradient in ORDER:
         together.grad = gradient.clone()
         expected[rank].step()

@@ -31,7 +31,17 @@ from games import (
 
 import train as train_module
 from environment import Normalizer, game_config, make_env, read_config
-from hogwild import CLIPPED, ENTROPY, GRAD_NORM, LENGTH, SCORE, STEPS, UPDATES, Hogwild
+from hogwild import (
+    CLIPPED,
+    ENTROPY,
+    GRAD_NORM,
+    LEARNING_RATE,
+    LENGTH,
+    SCORE,
+    STEPS,
+    UPDATES,
+    Hogwild,
+)
 from kernels import make_network
 from main import START_METHOD, build_parser, complete
 from model import A3Clstm, flatten_parameters
@@ -241,7 +251,7 @@ class WitnessedHogwild(Hogwild):
         super().pull(weights)
         self.write(("pull", weights.numpy().copy()))
 
-    def push(self, gradient, rank, lr=None):
+    def push(self, gradient, rank, lr):
         with open(self.lock_file, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             number = file.seek(0, os.SEEK_END)
@@ -702,6 +712,7 @@ def test_a_worker_reports_what_it_did(tmp_path):
     sums = server.sums[0]
     assert updates == len(norms) == sums[CLIPPED]
     assert sums[GRAD_NORM] == pytest.approx(sum(norms), rel=1e-3)
+    assert sums[LEARNING_RATE] == pytest.approx(0.01 * updates)
     assert sums[ENTROPY] / updates == pytest.approx(math.log(3), abs=0.05)
     finished = [[event.reward for event in game] for game in SCRIPT]
     assert games == len(finished)
