@@ -122,8 +122,9 @@ class TensorBoard:
         }
         if figures.games:
             points |= {"training/score": figures.score, "training/length": figures.length}
+        steps = self.server.steps  # once: the workers go on
         for name, value in points.items():
-            self.writer.add_scalar(name, value, self.server.steps)
+            self.writer.add_scalar(name, value, steps)
 
     def _write_evaluation(self) -> None:
         """The score of the newest evaluation, and how the weights are distributed now."""
