@@ -714,12 +714,12 @@ def test_a_stop_after_some_games_of_an_evaluation_records_none_of_them(tmp_path)
 def test_the_pause_is_the_interval_or_by_the_length_of_the_evaluation(
     tmp_path, monkeypatch, eval_interval, seconds, expected
 ):
-    """On clocks that move only while games are played and while the process sleeps."""
-    now, slept = [0.0], []
+    """`seconds` of processor time per evaluation, on a machine that is shared with two others."""
+    now, processor, slept = [0.0], [0.0], []
     run = Evaluations(tmp_path, same_scores(1, 2))
     run.args.eval_interval = eval_interval
-    for clock in ("monotonic", "process_time"):
-        monkeypatch.setattr(test_module.time, clock, lambda: now[0])
+    monkeypatch.setattr(test_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(test_module.time, "process_time", lambda: processor[0])
 
     def sleep(duration):
         now[0] += 0.5
@@ -727,7 +727,8 @@ def test_the_pause_is_the_interval_or_by_the_length_of_the_evaluation(
 
     def during(game, time):
         if time == 1:
-            now[0] += seconds / PER_EVALUATION
+            processor[0] += seconds / PER_EVALUATION
+            now[0] += 3 * seconds / PER_EVALUATION
 
     monkeypatch.setattr(test_module.time, "sleep", sleep)
     run.during = during

@@ -729,11 +729,12 @@ def test_distributed_step_size_gives_each_worker_its_own_rate(tmp_path, rank, ra
         assert relative_error(after.astype(np.float64) - before, -rate * gradient) < 1e-3
 
 
-def test_the_learning_rate_falls_to_a_tenth_over_anneal_steps_of_the_whole_run(tmp_path):
+@pytest.mark.parametrize("rate", [{"lr": 0.1}, {"distributed_step_size": [0.1]}], ids=str)
+def test_the_learning_rate_falls_to_a_tenth_over_anneal_steps_of_the_whole_run(tmp_path, rate):
     """Every rollout has 5 steps; 10 steps were played before this session."""
     game = (Event(0.5),) * 100
     _, _, diary = one_worker(
-        tmp_path, max_steps=60, lr=0.1, first_step=10, anneal_steps=40, events=[game]
+        tmp_path, max_steps=60, first_step=10, anneal_steps=40, events=[game], **rate
     )
     pushes = [entry for entry in diary if entry[0] == "push"]
     rates = [0.1 * (1 - 0.9 * steps / 40) for steps in (15, 20, 25, 30, 35, 40)] + [0.01] * 4
