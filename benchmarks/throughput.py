@@ -229,7 +229,7 @@ def run() -> None:
     own.add_argument("--seconds", type=utils.positive_float, default=10.0, help="of each side")
     own.add_argument("--part-steps", type=utils.positive_int, default=3000, help="for the parts")
     parser.set_defaults(workers=2, envs_per_worker=main.ENVS_PER_WORKER)
-    args = parser.parse_args()
+    args = main.complete(parser.parse_args())
     torch.set_num_threads(1)
     kernels.compile_kernels()
     print(f"{args.env}, {args.workers} workers x {args.envs_per_worker} games", flush=True)
