@@ -4,6 +4,8 @@ Same network, same mathematics, float32. What makes the difference:
 
 - A convolution, its 2x2 max-pooling and its ReLU are one kernel: the map between them, four times
   as large as the result, is never written.
+- Atari's screens are flat over wide areas: where a tile of windows sees the same bits as the tile
+  above it or left of it, its result is copied.
 - Acting keeps what the gradient needs, and the gradient of a whole rollout is taken at once: the
   12 MB of LSTM weights get their gradient from one matrix product, not from one per step.
 - At most one in four outputs of a convolution wins its pooling window, and ReLU closes about half
@@ -492,28 +494,53 @@ def make_forward(layer: Layer):
     many, one = make_tile(layer, WINDOWS), make_tile(layer, 1)
     outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
     block_size = layer.kernel * layer.kernel * inputs * BLOCK
+    patch_rows = layer.kernel + 1  # that a row of pooling windows sees
+
+    @njit(nogil=True)
+    def alike(bits, at, other, floats):
+        """Whether two patches, `floats` wide, hold the same bits."""
+        for row in range(patch_rows):
+            differing = np.int32(0)
+            for i in range(row * pitch, row * pitch + floats):
+                differing |= _get(bits, at + i) ^ _get(bits, other + i)
+            if differing != 0:
+                return False
+        return True
 
     @njit(nogil=True)
     def forward(x, x_at, w, bias, out, out_at, out_pitch, code, code_at):
-        for block in range(outputs // BLOCK):
-            w_at, channel = block * block_size, block * BLOCK
-            for row in range(pooled):
-                x_row = x_at + 2 * row * pitch
-                out_row = out_at + row * out_pitch + channel
-                code_row = code_at + row * pooled * outputs + channel
-                column = 0
-                while column + WINDOWS <= pooled:
-                    many(
-                        x, x_row + 2 * column * inputs, w, w_at, bias, channel,
-                        out, out_row + column * outputs, code, code_row + column * outputs,
-                    )  # fmt: skip
-                    column += WINDOWS
-                while column < pooled:
-                    one(
-                        x, x_row + 2 * column * inputs, w, w_at, bias, channel,
-                        out, out_row + column * outputs, code, code_row + column * outputs,
-                    )  # fmt: skip
-                    column += 1
+        bits = x.view(np.int32)
+        for row in range(pooled):
+            column = 0
+            while column < pooled:
+                windows = WINDOWS if column + WINDOWS <= pooled else 1
+                floats = (2 * windows + layer.kernel - 1) * inputs
+                here = x_at + 2 * (row * pitch + column * inputs)
+                out_here = out_at + row * out_pitch + column * outputs
+                code_here = code_at + (row * pooled + column) * outputs
+                left = windows if column >= windows else 0
+                if row > 0 and alike(bits, here, here - 2 * pitch, floats):
+                    for i in range(windows * outputs):
+                        _put(out, out_here + i, _get(out, out_here - out_pitch + i))
+                        _put(code, code_here + i, _get(code, code_here - pooled * outputs + i))
+                elif left > 0 and alike(bits, here, here - 2 * left * inputs, floats):
+                    for i in range(windows * outputs):
+                        _put(out, out_here + i, _get(out, out_here - left * outputs + i))
+                        _put(code, code_here + i, _get(code, code_here - left * outputs + i))
+                else:
+                    for block in range(outputs // BLOCK):
+                        w_at, channel = block * block_size, block * BLOCK
+                        if windows == WINDOWS:
+                            many(
+                                x, here, w, w_at, bias, channel,
+                                out, out_here + channel, code, code_here + channel,
+                            )  # fmt: skip
+                        else:
+                            one(
+                                x, here, w, w_at, bias, channel,
+                                out, out_here + channel, code, code_here + channel,
+                            )  # fmt: skip
+                column += windows
 
     return forward
 

@@ -189,6 +189,27 @@ def test_real_pictures(env_id, envs):
 
 
 @fast_only
+def test_a_single_pixel_on_a_flat_picture_is_seen_wherever_it_is():
+    """What looks like its neighbour is copied from there; only that."""
+    model = make_model()
+    places = np.random.default_rng(0).integers(0, 80, (60, 2)).tolist()
+    places += [(0, 0), (0, 79), (79, 0), (79, 79)]
+    pictures = torch.full((1, len(places), 1, 80, 80), -0.07)
+    for env, (row, column) in enumerate(places):
+        pictures[0, env, 0, row, column] = 3.0
+    pictures[0, 0, 0] = 0.0
+    pictures[0, 1, 0, 40:] = 5.0  # rows that differ, columns that are alike
+    pictures[0, 2, 0, :, 31:] = 5.0
+    net = FastNetwork(model, len(places), 1)
+    play(net, Case(model, pictures))
+    x = pictures[0].double()
+    for name in ("conv1", "conv2", "conv3", "conv4"):
+        conv = copy.deepcopy(getattr(model, name)).double()
+        x = F.relu(F.max_pool2d(conv(x), 2))
+    assert (net.features[0] - x.flatten(1)).abs().max() <= TOLERANCE * x.abs().max()
+
+
+@fast_only
 def test_a_long_rollout():
     model = make_model(hidden_size=64)
     check(model, Case(model, random_pictures(20, 2), ended=[(3, 0), (19, 1)]))
