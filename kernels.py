@@ -488,6 +488,8 @@ def make_picture_taps(layer: Layer):
 def make_forward(layer: Layer):
     """Compiled (x, x_at, w, bias, out, out_at, out_pitch, code, code_at): one sample's layer.
 
+    What sees the same as the tile above it or left of it is copied from there.
+
     out: channels-last with out_pitch floats per row; code: uint8 (pooled, pooled, outputs), the
     winner of each window or CLOSED.
     """
@@ -498,7 +500,7 @@ def make_forward(layer: Layer):
 
     @njit(nogil=True)
     def alike(bits, at, other, floats):
-        """Whether two patches, `floats` wide, hold the same bits."""
+        """Whether two patches, `floats` wide, hold the same bits: -0 is not 0, NaN may be NaN."""
         for row in range(patch_rows):
             differing = np.int32(0)
             for i in range(row * pitch, row * pitch + floats):
@@ -518,15 +520,15 @@ def make_forward(layer: Layer):
                 here = x_at + 2 * (row * pitch + column * inputs)
                 out_here = out_at + row * out_pitch + column * outputs
                 code_here = code_at + (row * pooled + column) * outputs
-                left = windows if column >= windows else 0
+                code_back, out_back = 0, 0  # floats, from the tile to the one like it
                 if row > 0 and alike(bits, here, here - 2 * pitch, floats):
+                    code_back, out_back = pooled * outputs, out_pitch
+                elif column >= windows and alike(bits, here, here - 2 * windows * inputs, floats):
+                    code_back = out_back = windows * outputs
+                if code_back > 0:
                     for i in range(windows * outputs):
-                        _put(out, out_here + i, _get(out, out_here - out_pitch + i))
-                        _put(code, code_here + i, _get(code, code_here - pooled * outputs + i))
-                elif left > 0 and alike(bits, here, here - 2 * left * inputs, floats):
-                    for i in range(windows * outputs):
-                        _put(out, out_here + i, _get(out, out_here - left * outputs + i))
-                        _put(code, code_here + i, _get(code, code_here - left * outputs + i))
+                        _put(out, out_here + i, _get(out, out_here + i - out_back))
+                        _put(code, code_here + i, _get(code, code_here + i - code_back))
                 else:
                     for block in range(outputs // BLOCK):
                         w_at, channel = block * block_size, block * BLOCK

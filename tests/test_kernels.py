@@ -188,25 +188,28 @@ def test_real_pictures(env_id, envs):
     check(model, Case(model, real_pictures(env_id, 2 if envs > 1 else 5, envs)))
 
 
-@fast_only
-def test_a_single_pixel_on_a_flat_picture_is_seen_wherever_it_is():
-    """What looks like its neighbour is copied from there; only that."""
-    model = make_model()
-    places = np.random.default_rng(0).integers(0, 80, (60, 2)).tolist()
-    places += [(0, 0), (0, 79), (79, 0), (79, 79)]
-    pictures = torch.full((1, len(places), 1, 80, 80), -0.07)
+def flat_pictures():
+    """(1, 18, 1, 80, 80): flat but for single pixels, for stripes, and for nothing."""
+    places = [(0, 0), (0, 79), (79, 0), (79, 79)]
+    places += np.random.default_rng(0).integers(0, 80, (10, 2)).tolist()
+    pictures = torch.full((1, len(places) + 4, 1, 80, 80), -0.07)
     for env, (row, column) in enumerate(places):
         pictures[0, env, 0, row, column] = 3.0
-    pictures[0, 0, 0] = 0.0
-    pictures[0, 1, 0, 40:] = 5.0  # rows that differ, columns that are alike
-    pictures[0, 2, 0, :, 31:] = 5.0
-    net = FastNetwork(model, len(places), 1)
-    play(net, Case(model, pictures))
-    x = pictures[0].double()
-    for name in ("conv1", "conv2", "conv3", "conv4"):
-        conv = copy.deepcopy(getattr(model, name)).double()
-        x = F.relu(F.max_pool2d(conv(x), 2))
-    assert (net.features[0] - x.flatten(1)).abs().max() <= TOLERANCE * x.abs().max()
+    pictures[0, -1, 0] = 0.0
+    pictures[0, -2, 0, 40:] = 5.0
+    pictures[0, -3, 0, :, 31:] = 5.0  # alike from row to row
+    pictures[0, -4, 0] = random_pictures(1, 1)[0, 0, 0, :, :1]  # alike from column to column
+    return pictures
+
+
+@fast_only
+@pytest.mark.parametrize("dead", [None, "conv1", "conv3"])
+def test_what_looks_like_its_neighbour_is_copied_and_nothing_else(dead):
+    """dead: a layer that is closed everywhere, so that the next sees a flat map with a border."""
+    model = make_model()
+    if dead:
+        getattr(model, dead).bias.data.fill_(-100.0)
+    check(model, Case(model, flat_pictures()))
 
 
 @fast_only
