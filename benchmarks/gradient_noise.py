@@ -1,0 +1,173 @@
+"""How much of a saved model's gradient is signal: a line per parameter, policy and value apart.
+
+    python benchmarks/gradient_noise.py --env Pong-v0        # ten minutes on one core
+
+Two streams of games are played with the saved weights, which stay as they are; rollouts, returns
+and losses are those of training, with the normaliser frozen. For the policy loss and the value
+loss (neither entropy nor coefficient nor clipping) it prints the root mean square norm of one
+update's gradient, and the share of its square that belongs to the mean gradient, with a standard
+error, both in 1e-4. Less than two standard errors is nothing seen, and they are too small as far
+as updates in a row resemble each other; nan: the loss does not reach this parameter.
+1 / share - 1, in updates, is the simple noise scale of McCandlish et al. (2018), "An Empirical
+Model of Large-Batch Training". Adam divides by the norm: a large one does not mean a large step.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import utils  # isort: skip  # before torch: sets the number of threads
+
+import argparse
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import checkpoint
+import kernels
+import main
+from environment import Normalizer, file_name, game_config, make_env, read_config
+from hogwild import Hogwild
+from model import A3Clstm, flatten_parameters
+from player import Game, Player, env_seed
+from shared_optim import SharedAdam
+from train import a3c_loss, collect, returns_and_advantages
+from utils import TRAIN, game_seed
+
+CONFIG = Path(main.__file__).with_name("config.json")
+LOSSES = ("policy", "value")
+WARM_UP = 50  # rollouts that are not counted: all games begin together
+
+
+class Signal:
+    """Squared norm of the mean gradient, from two independent streams of gradients.
+
+    A product of gradients from different streams has the expectation |mean|^2, however much
+    those of one stream resemble each other. All pairs are used.
+    """
+
+    def __init__(self, sizes: list[int]):
+        self.sizes = [*sizes, sum(sizes)]  # of each parameter, and of all together
+        self.totals = torch.zeros(2, sum(sizes))  # (streams, P)
+        self.product, self.spread, self.square = torch.zeros(3, len(self.sizes)).double()
+        self.count = 0  # of gradients per stream
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """(P,) twice to their product in each parameter, and in all of them."""
+        pairs = zip(a.split(self.sizes[:-1]), b.split(self.sizes[:-1]), strict=True)
+        parts = torch.stack([x.dot(y) for x, y in pairs]).double()
+        return torch.cat([parts, parts.sum()[None]])
+
+    def add(self, a: Tensor, b: Tensor) -> None:
+        """One gradient of each stream, (P,)."""
+        new = self.dot(a, self.totals[1]) + self.dot(self.totals[0], b) + self.dot(a, b)
+        self.product += new
+        self.spread += new**2
+        self.square += (self.dot(a, a) + self.dot(b, b)) / 2
+        self.totals[0] += a
+        self.totals[1] += b
+        self.count += 1
+
+    def norm(self) -> Tensor:
+        """Root mean square of the gradient's norm; for each parameter, and for all."""
+        return (self.square / self.count).sqrt()
+
+    def share(self) -> tuple[Tensor, Tensor]:
+        """|mean|^2 as a share of the mean square, and its standard error if it were zero."""
+        scale = self.count * self.square
+        return self.product / scale, self.spread.sqrt() / scale
+
+
+def gradients(args: argparse.Namespace, stream: int) -> Iterator[tuple[list[str], list[Tensor]]]:
+    """Names and sizes of the parameters first, then the (P,) gradient of each loss per rollout."""
+    path = Path(args.load_model_dir, f"{file_name(args.env)}.dat")
+    state_dict, description = checkpoint.load_model(path)
+    if description is None:
+        raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
+    normalizer = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
+    config = game_config(read_config(CONFIG), args.env)
+    seeds = (game_seed(args.seed, TRAIN, stream, i) for i in itertools.count())
+    first = list(itertools.islice(seeds, args.envs_per_worker))
+    games = [
+        Game(make_env(args.env, config, seed=env_seed(seed)), normalizer, reseed=False)
+        for seed in first
+    ]
+    model = A3Clstm(int(games[0].env.action_space.n), len(state_dict["lstm.weight_hh"][0]))
+    checkpoint.load_weights(path, model, state_dict)
+    weights, gradient = flatten_parameters(model)
+    yield [name for name, _ in model.named_parameters()], [p.numel() for p in model.parameters()]
+
+    server = Hogwild(weights, SharedAdam, 1)  # for what `collect` reports
+    network = kernels.make_network(model, len(games), args.num_steps)
+    player = Player(network, games, description.get("count_lives", True), learning=True)
+    for row, seed in enumerate(first):
+        player.start(row, seed)
+    for number in itertools.count():
+        rollout = collect(player, args.num_steps, 0, server, seeds)
+        if number < WARM_UP:
+            continue
+        values, logits, actions, rewards, next_values, ended = rollout
+        returns, advantages = returns_and_advantages(
+            rewards, values, next_values, ended, args.gamma, args.tau
+        )
+        outputs = (values.requires_grad_(), logits.requires_grad_())
+        loss = a3c_loss(*outputs, actions, returns, advantages)
+        found = []
+        for name in LOSSES:
+            d_values, d_logits = torch.autograd.grad(
+                getattr(loss, name), outputs, retain_graph=True, materialize_grads=True
+            )
+            gradient.zero_()
+            network.backward(d_values, d_logits, ended)  # the fast network's, which can be repeated
+            found.append(gradient.clone())
+        yield found
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Play, and print the table."""
+    streams = [gradients(args, stream) for stream in range(2)]
+    (names, sizes), _ = map(next, streams)
+    signals = [Signal(sizes) for _ in LOSSES]
+    for _ in range(args.rollouts // 2):
+        for signal, a, b in zip(signals, *map(next, streams), strict=True):
+            signal.add(a, b)
+    print(f"{args.env}, 2 x {args.rollouts // 2} rollouts of {args.num_steps} steps", end=" ")
+    print(f"x {args.envs_per_worker} games, lambda {args.tau}; share of the mean in 1e-4")
+    print(" " * 22 + "".join(f"{loss + ': norm':>15}       share   +-  " for loss in LOSSES))
+    for i, name in enumerate([*names, "all"]):
+        print(f"{name:22}", end="")
+        for signal in signals:
+            share, error = (1e4 * x[i] for x in signal.share())
+            print(f"{signal.norm()[i]:15.3g} {share:11.2f} {error:6.2f}", end="")
+        print()
+
+
+def run() -> None:
+    parser = utils.LineParser(prog=Path(__file__).name)
+    number, fraction = utils.positive_int, utils.positive_float
+    parser.add_argument("--env", default="Pong-v0", metavar="ID", help="environment id")
+    parser.add_argument("--load-model-dir", default="trained_models/", help="of the weights")
+    parser.add_argument("--seed", type=int, default=1, help="of the games")
+    parser.add_argument("--rollouts", type=number, default=1280, help="of both streams together")
+    parser.add_argument("--num-steps", type=number, default=20, help="agent steps of a rollout")
+    parser.add_argument("--envs-per-worker", type=number, default=8, help="games of a rollout")
+    parser.add_argument("--gamma", type=fraction, default=0.99, help="discount factor")
+    parser.add_argument("--tau", type=fraction, default=0.95, help="lambda of the advantages")
+    args = parser.parse_args()
+    if args.rollouts < 4:
+        parser.error("--rollouts: 4 or more")
+    if not kernels.HAVE_NUMBA:
+        parser.error("needs numba, which is not installed")
+    torch.set_num_threads(1)
+    try:
+        measure(args)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,47 @@
+"""benchmarks/gradient_noise.py: the estimate against a known mean."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from gradient_noise import Signal
+
+SIZES = [20, 40]
+
+
+def estimates(mean: torch.Tensor, runs: int = 100) -> torch.Tensor:
+    """|mean|^2 as estimated from 2 x 100 gradients that resemble the one before, (runs, 3)."""
+    found = []
+    for _ in range(runs):
+        signal = Signal(SIZES)
+        noise = torch.zeros(2, len(mean))  # (streams, P)
+        for _ in range(100):
+            noise = 0.7 * noise + torch.randn_like(noise)
+            signal.add(*(mean + noise))
+        share, _ = signal.share()
+        found.append(share * signal.norm() ** 2)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3])
+def test_signal_is_unbiased_though_gradients_in_a_row_resemble_each_other(scale):
+    torch.manual_seed(1)
+    mean = scale * torch.randn(sum(SIZES))
+    truth = torch.stack([part.square().sum() for part in (*mean.split(SIZES), mean)])
+    found = estimates(mean)
+    error = found.std(0) / len(found) ** 0.5
+    assert ((found.mean(0) - truth).abs() < 4 * error).all()
+    assert (error < 0.1 + 0.05 * truth).all()
+
+
+def test_signal_of_a_constant_gradient_is_all_there_is():
+    signal = Signal(SIZES)
+    gradient = torch.randn(sum(SIZES))
+    for _ in range(5):
+        signal.add(gradient, gradient)
+    assert signal.share()[0].tolist() == pytest.approx([1, 1, 1])
+    assert signal.norm()[-1] == pytest.approx(gradient.norm())
