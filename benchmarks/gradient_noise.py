@@ -1,6 +1,6 @@
 """How much of a saved model's gradient is signal: a line per parameter, policy and value apart.
 
-    python benchmarks/gradient_noise.py --env Pong-v0        # ten minutes on one core
+    python benchmarks/gradient_noise.py --env Pong-v0        # 8 minutes on one core
 
 Two streams of games are played with the saved weights, which stay as they are; rollouts, returns
 and losses are those of training, with the normaliser frozen. For the policy loss and the value
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import utils  # isort: skip  # before torch: sets the number of threads
 
 import argparse
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -31,9 +32,10 @@ import checkpoint
 import kernels
 import main
 from environment import Normalizer, file_name, game_config, make_env, read_config
+from gym_eval import build_model
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
-from player import Game, Player, env_seed
+from player import Game, Player
 from shared_optim import SharedAdam
 from train import a3c_loss, collect, returns_and_advantages
 from utils import TRAIN, game_seed
@@ -82,30 +84,17 @@ class Signal:
         return self.product / scale, self.spread.sqrt() / scale
 
 
-def gradients(args: argparse.Namespace, stream: int) -> Iterator[tuple[list[str], list[Tensor]]]:
-    """Names and sizes of the parameters first, then the (P,) gradient of each loss per rollout."""
-    path = Path(args.load_model_dir, f"{file_name(args.env)}.dat")
-    state_dict, description = checkpoint.load_model(path)
-    if description is None:
-        raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
-    normalizer = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
-    config = game_config(read_config(CONFIG), args.env)
+def gradients(
+    args: argparse.Namespace, model: A3Clstm, games: list[Game], count_lives: bool, stream: int
+) -> Iterator[list[Tensor]]:
+    """The gradient of each loss, (P,), rollout by rollout without end."""
     seeds = (game_seed(args.seed, TRAIN, stream, i) for i in itertools.count())
-    first = list(itertools.islice(seeds, args.envs_per_worker))
-    games = [
-        Game(make_env(args.env, config, seed=env_seed(seed)), normalizer, reseed=False)
-        for seed in first
-    ]
-    model = A3Clstm(int(games[0].env.action_space.n), len(state_dict["lstm.weight_hh"][0]))
-    checkpoint.load_weights(path, model, state_dict)
     weights, gradient = flatten_parameters(model)
-    yield [name for name, _ in model.named_parameters()], [p.numel() for p in model.parameters()]
-
-    server = Hogwild(weights, SharedAdam, 1)  # for what `collect` reports
+    server = Hogwild(weights, SharedAdam, 1, num_optimizers=0)  # for what `collect` reports
     network = kernels.make_network(model, len(games), args.num_steps)
-    player = Player(network, games, description.get("count_lives", True), learning=True)
-    for row, seed in enumerate(first):
-        player.start(row, seed)
+    player = Player(network, games, count_lives, learning=True)
+    for row in range(len(games)):
+        player.start(row, next(seeds))
     for number in itertools.count():
         rollout = collect(player, args.num_steps, 0, server, seeds)
         if number < WARM_UP:
@@ -129,9 +118,22 @@ def gradients(args: argparse.Namespace, stream: int) -> Iterator[tuple[list[str]
 
 def measure(args: argparse.Namespace) -> None:
     """Play, and print the table."""
-    streams = [gradients(args, stream) for stream in range(2)]
-    (names, sizes), _ = map(next, streams)
-    signals = [Signal(sizes) for _ in LOSSES]
+    path = Path(args.load_model_dir, f"{file_name(args.env)}.dat")
+    state_dict, description = checkpoint.load_model(path)
+    if description is None:
+        raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
+    normalizer = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
+    config = game_config(read_config(CONFIG), args.env) | {"actions": description["actions"]}
+    skip_rate, limit = description.get("skip_rate", 4), description.get("max_episode_length")
+    make = functools.partial(make_env, args.env, config, skip_rate, limit)
+    streams = []
+    for stream in range(2):
+        model = build_model(path, state_dict, description["actions"], None)
+        games = [Game(make(), normalizer, reseed=False) for _ in range(args.envs_per_worker)]
+        count_lives = description.get("count_lives", True)
+        streams.append(gradients(args, model, games, count_lives, stream))
+    names, sizes = zip(*((name, p.numel()) for name, p in model.named_parameters()), strict=True)
+    signals = [Signal(list(sizes)) for _ in LOSSES]
     for _ in range(args.rollouts // 2):
         for signal, a, b in zip(signals, *map(next, streams), strict=True):
             signal.add(a, b)
@@ -148,11 +150,11 @@ def measure(args: argparse.Namespace) -> None:
 
 def run() -> None:
     parser = utils.LineParser(prog=Path(__file__).name)
-    number, fraction = utils.positive_int, utils.positive_float
+    number, fraction = utils.positive_int, utils.unit_interval
     parser.add_argument("--env", default="Pong-v0", metavar="ID", help="environment id")
     parser.add_argument("--load-model-dir", default="trained_models/", help="of the weights")
-    parser.add_argument("--seed", type=int, default=1, help="of the games")
-    parser.add_argument("--rollouts", type=number, default=1280, help="of both streams together")
+    parser.add_argument("--seed", type=utils.seed_int, default=1, help="of the games")
+    parser.add_argument("--rollouts", type=number, default=1024, help="of both streams together")
     parser.add_argument("--num-steps", type=number, default=20, help="agent steps of a rollout")
     parser.add_argument("--envs-per-worker", type=number, default=8, help="games of a rollout")
     parser.add_argument("--gamma", type=fraction, default=0.99, help="discount factor")
