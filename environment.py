@@ -350,13 +350,23 @@ class Normalizer:
         if frozen and not self.state[0] > 0:
             raise ValueError("a frozen normaliser needs statistics, but its count is 0")
         self.frozen = frozen
+        self.held: tuple[float, float] | None = None  # mean, std
+
+    def hold(self) -> None:
+        """Normalise by today's statistics until the next call; new frames go into the state."""
+        _, mean, std = self.state.tolist()
+        self.held = mean, std
 
     def observe(self, frames: np.ndarray) -> np.ndarray:
         """(N, 80, 80) uint8 to float32: takes in each frame in order, then normalises all."""
         if not self.frozen:
             for frame in frames:
                 self._take_in(frame)
-        _, mean, std = self.state
+        return self.normalize(frames)
+
+    def normalize(self, frames: np.ndarray) -> np.ndarray:
+        """(N, 80, 80) uint8 to float32, taking nothing in."""
+        mean, std = self.held or self.state[1:]
         normalized = frames.astype(np.float32)  # (N, 80, 80)
         normalized -= np.float32(mean)
         normalized *= np.float32(1 / (std + 1e-8))

@@ -4,8 +4,11 @@ Same network, same mathematics, float32. What makes the difference:
 
 - A convolution, its 2x2 max-pooling and its ReLU are one kernel: the map between them, four times
   as large as the result, is never written.
-- Atari's screens are flat over wide areas: where a tile of windows sees the same bits as the tile
-  above it or left of it, its result is copied.
+- Little changes on Atari's screens from step to step. With the same weights and the same
+  normalisation, a pooling window that sees the same bits as one step before is not computed again;
+  nor is one that sees the same as its neighbour above or on the left.
+- The gradient of such a window waits for the step at which it was computed, where the sum over
+  all steps in between goes through it once.
 - Acting keeps what the gradient needs, and the gradient of a whole rollout is taken at once: the
   12 MB of LSTM weights get their gradient from one matrix product, not from one per step.
 - At most one in four outputs of a convolution wins its pooling window, and ReLU closes about half
@@ -416,18 +419,18 @@ def _spread(typing, d_out, d_at, code, code_at, factors, at, pitch, total, total
 
 
 def make_picture_taps(layer: Layer):
-    """Intrinsic: one row of the first layer's filters, from one row of pooling windows.
+    """Intrinsic: one row of the first layer's filters, from neighbouring pooling windows of a row.
 
-    (total, total_at, x, x_at, factors, factors_at): total[total_at + tap * outputs + channel] +=
-    the sum over windows and places of factors[window][place][channel] * the picture at that place
-    and tap, for BLOCK channels.
+    (total, total_at, x, x_at, factors, factors_at, windows): total[total_at + tap * outputs +
+    channel] += the sum over windows and places of factors[window][place][channel] * the picture
+    at that place and tap, for BLOCK channels.
     """
-    kernel, windows, parts = layer.kernel, layer.pooled, 2
+    kernel, parts = layer.kernel, 2
 
     @intrinsic
-    def add_taps(typing, total, total_at, x, x_at, factors, factors_at):
+    def add_taps(typing, total, total_at, x, x_at, factors, factors_at, windows):
         n = types.intp
-        signature = types.void(total, n, x, n, factors, n)
+        signature = types.void(total, n, x, n, factors, n, n)
 
         def generate(context, builder, signature, args):
             kinds = signature.args
@@ -437,7 +440,7 @@ def make_picture_taps(layer: Layer):
             )
             fma = _muladd(builder, LANES)
             sums = [[_new_sum(builder, LANES) for _ in range(parts)] for _ in range(kernel)]
-            with cgutils.for_range(builder, _int(windows)) as loop:
+            with cgutils.for_range(builder, args[6]) as loop:
                 x_window = builder.add(args[3], builder.mul(loop.index, _int(2)))
                 window = builder.mul(loop.index, _int(4 * layer.outputs))
                 window = builder.add(args[5], window)
@@ -486,12 +489,14 @@ def make_picture_taps(layer: Layer):
 
 
 def make_forward(layer: Layer):
-    """Compiled (x, x_at, w, bias, out, out_at, out_pitch, code, code_at): one sample's layer.
+    """Compiled (x, x_at, w, bias, out, out_at, out_pitch, code, code_at, fresh, fresh_at).
 
-    What sees the same as the tile above it or left of it is copied from there.
+    One sample's layer. Only fresh windows are computed; what sees the same as the tile above it
+    or left of it is copied from there.
 
     out: channels-last with out_pitch floats per row; code: uint8 (pooled, pooled, outputs), the
-    winner of each window or CLOSED.
+    winner of each window or CLOSED; fresh: (pooled, pooled), 1 or 0; what is not fresh must be
+    in out and code already.
     """
     many, one = make_tile(layer, WINDOWS), make_tile(layer, 1)
     outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
@@ -510,12 +515,20 @@ def make_forward(layer: Layer):
         return True
 
     @njit(nogil=True)
-    def forward(x, x_at, w, bias, out, out_at, out_pitch, code, code_at):
+    def forward(x, x_at, w, bias, out, out_at, out_pitch, code, code_at, fresh, fresh_at):
         bits = x.view(np.int32)
         for row in range(pooled):
             column = 0
             while column < pooled:
-                windows = WINDOWS if column + WINDOWS <= pooled else 1
+                fresh_here = fresh_at + row * pooled + column
+                if _get(fresh, fresh_here) == 0:
+                    column += 1
+                    continue
+                windows = min(WINDOWS, pooled - column)
+                for i in range(1, windows):
+                    if _get(fresh, fresh_here + i) == 0:
+                        windows = 1
+                windows = windows if windows == WINDOWS else 1
                 floats = (2 * windows + layer.kernel - 1) * inputs
                 here = x_at + 2 * (row * pitch + column * inputs)
                 out_here = out_at + row * out_pitch + column * outputs
@@ -548,14 +561,16 @@ def make_forward(layer: Layer):
 
 
 def make_backward(layer: Layer):
-    """Compiled (d_out, d_at, d_pitch, code, code_at, x, x_at, w, d_w, d_bias, d_x, scratch).
+    """Compiled (d_out, d_at, d_pitch, code, code_at, x, x_at, fresh, fresh_at, w, d_w, d_bias,
+    d_x, lists): one sample's layer, row by row of pooling windows.
 
-    One sample's layer, row by row of pooling windows. d_out: gradient of the output, d_pitch
-    floats per row; adds to d_w [K][outputs][taps], d_bias (outputs,) and, unless the
-    layer is the first, to d_x like the padded x. w: [K][outputs][taps].
+    d_out: gradient of the output, d_pitch floats per row; taken from fresh windows, where it is
+    zero afterwards. Adds to d_w [K][outputs][taps], d_bias (outputs,) and to d_x like the padded
+    x. w: [K][outputs][taps].
 
     The winners with open ReLU are listed twice: by channel, for the gradient of its filter, a sum
-    of scaled patches of x; and by position, for that of x, a sum of scaled filters.
+    of scaled patches of x; and by position, for that of x, a sum of scaled filters. The first
+    lists hold as many windows as a row has, and are used when the next row does not fit.
     """
     kernel, outputs, pooled = layer.kernel, layer.outputs, layer.pooled
     pitch, inputs, taps = layer.pitch, layer.inputs, layer.taps
@@ -566,12 +581,54 @@ def make_backward(layer: Layer):
     patch_row = make_rows(LANES, part // LANES, 1)
 
     @njit(nogil=True)
-    def backward(d_out, d_at, d_pitch, code, code_at, x, x_at, w, d_w, d_bias, d_x, lists):
+    def add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor):
+        """Adds what is listed by channel to d_w and d_bias, and empties the lists."""
+        for channel in range(outputs):
+            total = np.float32(0)
+            for i in range(channel * pooled, channel * pooled + of_channel[channel]):
+                total += _get(channel_factor, i)
+            d_bias[channel] += total
+        for k in range(0, kernel - rest, rows):
+            for channel in range(outputs):
+                for j in range(0, taps, part):
+                    filter_rows(
+                        d_w, (k * outputs + channel) * taps + j, outputs * taps,
+                        x, x_at + k * pitch + j, pitch,
+                        by_channel, channel_factor, channel * pooled, of_channel[channel],
+                    )  # fmt: skip
+        if rest > 0:
+            k = kernel - rest
+            for channel in range(outputs):
+                for j in range(0, taps, part):
+                    last_rows(
+                        d_w, (k * outputs + channel) * taps + j, outputs * taps,
+                        x, x_at + k * pitch + j, pitch,
+                        by_channel, channel_factor, channel * pooled, of_channel[channel],
+                    )  # fmt: skip
+        of_channel[:outputs] = 0
+
+    @njit(nogil=True)
+    def backward(
+        d_out, d_at, d_pitch, code, code_at, x, x_at, fresh, fresh_at, w, d_w, d_bias, d_x, lists
+    ):
         of_channel, by_channel, channel_factor, of_place, by_place, place_factor = lists
+        of_channel[:outputs] = 0
+        listed = 0  # windows
         for row in range(pooled):
-            of_channel[:outputs] = 0
+            fresh_row = fresh_at + row * pooled
+            count = 0
+            for column in range(pooled):
+                count += _get(fresh, fresh_row + column)
+            if count == 0:
+                continue
+            if listed + count > pooled:
+                add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor)
+                listed = 0
+            listed += count
             of_place[: 6 * pooled] = 0
             for column in range(pooled):
+                if _get(fresh, fresh_row + column) == 0:
+                    continue
                 d_here = d_at + row * d_pitch + column * outputs
                 code_here = code_at + (row * pooled + column) * outputs
                 x_here = 2 * row * pitch + 2 * column * inputs
@@ -591,81 +648,106 @@ def make_backward(layer: Layer):
                     _put(by_place, i, channel * taps)
                     _put(place_factor, i, factor)
                     _put(of_place, place, count + 1)
-            for channel in range(outputs):
-                total = np.float32(0)
-                for i in range(channel * pooled, channel * pooled + of_channel[channel]):
-                    total += _get(channel_factor, i)
-                d_bias[channel] += total
-            for k in range(0, kernel - rest, rows):
                 for channel in range(outputs):
-                    for j in range(0, taps, part):
-                        filter_rows(
-                            d_w, (k * outputs + channel) * taps + j, outputs * taps,
-                            x, x_at + k * pitch + j, pitch,
-                            by_channel, channel_factor, channel * pooled, of_channel[channel],
-                        )  # fmt: skip
-            if rest > 0:
-                k = kernel - rest
-                for channel in range(outputs):
-                    for j in range(0, taps, part):
-                        last_rows(
-                            d_w, (k * outputs + channel) * taps + j, outputs * taps,
-                            x, x_at + k * pitch + j, pitch,
-                            by_channel, channel_factor, channel * pooled, of_channel[channel],
-                        )  # fmt: skip
+                    _put(d_out, d_here + channel, np.float32(0))
             for k in range(kernel):
                 for down in range(2):
                     for right in range(2 * pooled):
                         place = down * 2 * pooled + right
+                        if of_place[place] == 0:
+                            continue
                         d_place = (2 * row + down + k) * pitch + right * inputs
                         for j in range(0, taps, part):
                             patch_row(
                                 d_x, d_place + j, 0, w, k * outputs * taps + j, 0,
                                 by_place, place_factor, place * outputs, of_place[place],
                             )  # fmt: skip
+        add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor)
 
     return backward
 
 
 def make_first_backward(layer: Layer):
-    """Compiled (d_out, d_at, d_pitch, code, code_at, x, x_at, d_w, d_bias, factors).
+    """Compiled (d_out, d_at, d_pitch, code, code_at, x, x_at, fresh, fresh_at, d_w, d_bias,
+    factors).
 
     As `make_backward`, for the layer whose input is the picture: 5 taps are too few to make a
     list worth its while. d_w: [K][K][outputs]; factors: scratch [pooled][4][outputs], the gradient
-    of each place of each window, zero for all but the winners.
+    of each place of neighbouring windows, zero for all but the winners.
     """
     kernel, outputs, pooled, pitch = layer.kernel, layer.outputs, layer.pooled, layer.pitch
     add_taps = make_picture_taps(layer)
 
     @njit(nogil=True)
-    def backward(d_out, d_at, d_pitch, code, code_at, x, x_at, d_w, d_bias, factors):
+    def backward(
+        d_out, d_at, d_pitch, code, code_at, x, x_at, fresh, fresh_at, d_w, d_bias, factors
+    ):
         for row in range(pooled):
-            for column in range(pooled):
-                d_here = d_at + row * d_pitch + column * outputs
-                code_here = code_at + (row * pooled + column) * outputs
-                for channel in range(0, outputs, BLOCK):
-                    _spread(
-                        d_out, d_here + channel, code, code_here + channel,
-                        factors, 4 * column * outputs + channel, outputs, d_bias, channel,
-                    )  # fmt: skip
-            for k in range(kernel):
-                for channel in range(0, outputs, BLOCK):
-                    add_taps(
-                        d_w, k * kernel * outputs + channel,
-                        x, x_at + (2 * row + k) * pitch, factors, channel,
-                    )  # fmt: skip
+            column = 0
+            while column < pooled:
+                start = column
+                while column < pooled and _get(fresh, fresh_at + row * pooled + column) > 0:
+                    d_here = d_at + row * d_pitch + column * outputs
+                    code_here = code_at + (row * pooled + column) * outputs
+                    for channel in range(0, outputs, BLOCK):
+                        _spread(
+                            d_out, d_here + channel, code, code_here + channel,
+                            factors, 4 * (column - start) * outputs + channel, outputs,
+                            d_bias, channel,
+                        )  # fmt: skip
+                    for channel in range(outputs):
+                        _put(d_out, d_here + channel, np.float32(0))
+                    column += 1
+                if column > start:
+                    for k in range(kernel):
+                        for channel in range(0, outputs, BLOCK):
+                            add_taps(
+                                d_w, k * kernel * outputs + channel,
+                                x, x_at + (2 * row + k) * pitch + 2 * start, factors, channel,
+                                column - start,
+                            )  # fmt: skip
+                column += 1
 
     return backward
+
+
+def make_freshen(layer: Layer):
+    """Compiled (changed, changed_at, fresh, fresh_at): the windows that see a changed pixel.
+
+    changed: (height, height) of the layer's input, without padding, 1 or 0; fresh: (pooled,
+    pooled).
+    """
+    kernel, padding, height, pooled = layer.kernel, layer.padding, layer.height, layer.pooled
+
+    @njit(nogil=True)
+    def freshen(changed, changed_at, fresh, fresh_at):
+        for i in range(pooled * pooled):
+            _put(fresh, fresh_at + i, np.uint8(0))
+        for row in range(height):
+            # Window i sees the rows 2 * i to 2 * i + kernel of the padded input.
+            top = max(0, (row + padding - kernel + 1) // 2)
+            bottom = min(pooled - 1, (row + padding) // 2)
+            for column in range(height):
+                if _get(changed, changed_at + row * height + column) > 0:
+                    left = max(0, (column + padding - kernel + 1) // 2)
+                    right = min(pooled - 1, (column + padding) // 2)
+                    for i in range(top, bottom + 1):
+                        for j in range(left, right + 1):
+                            _put(fresh, fresh_at + i * pooled + j, np.uint8(1))
+
+    return freshen
 
 
 _forward1, _forward2, _forward3, _forward4 = (make_forward(layer) for layer in LAYERS)
 _backward1 = make_first_backward(LAYERS[0])
 _backward2, _backward3, _backward4 = (make_backward(layer) for layer in LAYERS[1:])
+_freshen1, _freshen2, _freshen3, _freshen4 = (make_freshen(layer) for layer in LAYERS)
 
 WIDTH = LAYERS[0].height  # of a picture
 # Elements of one sample's arrays.
 INPUTS = tuple(layer.padded * layer.pitch for layer in LAYERS)
 CODES = tuple(layer.pooled**2 * layer.outputs for layer in LAYERS)
+FRESH = tuple(layer.pooled**2 for layer in LAYERS)
 PITCHES = tuple(layer.pitch for layer in LAYERS)
 ORIGINS = tuple(layer.origin for layer in LAYERS)
 LAST_PITCH = LAYERS[3].pooled * LAYERS[3].outputs
@@ -673,33 +755,73 @@ PIXELS = LAYERS[3].pooled ** 2  # of a map of the last layer
 MAPS = LAYERS[3].outputs
 
 
+@njit(nogil=True)
+def _copy(array, to, start, count):
+    for i in range(count):
+        _put(array, to + i, _get(array, start + i))
+
+
+@njit(nogil=True)
+def _take_picture(pictures, i, x, sample, old, changed):
+    """Writes picture i into x; changed: 1 where sample `old` has other bits, otherwise 0."""
+    bits, new_bits = x.view(np.int32), pictures.view(np.int32)
+    for row in range(WIDTH):
+        new_at = (i * WIDTH + row) * WIDTH
+        at = sample * INPUTS[0] + ORIGINS[0] + row * PITCHES[0]
+        old_at = old * INPUTS[0] + ORIGINS[0] + row * PITCHES[0]
+        for column in range(WIDTH):
+            differs = _get(new_bits, new_at + column) != _get(bits, old_at + column)
+            _put(changed, row * WIDTH + column, np.uint8(differs))
+        bits[at : at + WIDTH] = new_bits[new_at : new_at + WIDTH]
+
+
 @njit(cache=True, nogil=True)
-def features(pictures, first, rows, w, bias, x, code, last, out):
+def features(pictures, first, rows, like, w, bias, x, code, fresh, changed, last, out):
     """Features (maps, height, width) of these rows of the pictures, kept as samples first + row.
 
-    pictures: (E * WIDTH * WIDTH,); rows: int64; w, bias, x, code: one array per layer, x and code
-    with all samples; last: scratch of FEATURES; out: (samples * FEATURES,).
+    pictures: (E * WIDTH * WIDTH,); rows: int64; like: int64, for each of E rows an earlier sample
+    of the same weights, from which everything is taken that sees the same pixels, or -1; it may
+    be the new sample itself. w, bias, x, code, fresh: one array per layer, the latter three with
+    all samples; changed, last: scratch of WIDTH * WIDTH and FEATURES; out: (samples * FEATURES,).
     """
     for i in rows:
-        sample = first + i
-        for row in range(WIDTH):
-            at = sample * INPUTS[0] + ORIGINS[0] + row * PITCHES[0]
-            x[0][at : at + WIDTH] = pictures[(i * WIDTH + row) * WIDTH :][:WIDTH]
+        sample, old = first + i, like[i]
+        _take_picture(pictures, i, x[0], sample, max(old, 0), changed)
+        if old < 0:
+            for k in range(len(LAYERS)):
+                fresh[k][sample * FRESH[k] : (sample + 1) * FRESH[k]] = 1
+        else:
+            _freshen1(changed, 0, fresh[0], sample * FRESH[0])
+            _freshen2(fresh[0], sample * FRESH[0], fresh[1], sample * FRESH[1])
+            _freshen3(fresh[1], sample * FRESH[1], fresh[2], sample * FRESH[2])
+            _freshen4(fresh[2], sample * FRESH[2], fresh[3], sample * FRESH[3])
+            for pixel in range(PIXELS):
+                for channel in range(MAPS):
+                    last[pixel * MAPS + channel] = out[old * FEATURES + channel * PIXELS + pixel]
+            if old != sample:
+                for k in range(len(LAYERS)):
+                    _copy(code[k], sample * CODES[k], old * CODES[k], CODES[k])
+                    if k > 0:
+                        _copy(x[k], sample * INPUTS[k], old * INPUTS[k], INPUTS[k])
         _forward1(
             x[0], sample * INPUTS[0], w[0], bias[0],
             x[1], sample * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], sample * CODES[0],
+            fresh[0], sample * FRESH[0],
         )  # fmt: skip
         _forward2(
             x[1], sample * INPUTS[1], w[1], bias[1],
             x[2], sample * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], sample * CODES[1],
+            fresh[1], sample * FRESH[1],
         )  # fmt: skip
         _forward3(
             x[2], sample * INPUTS[2], w[2], bias[2],
             x[3], sample * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], sample * CODES[2],
+            fresh[2], sample * FRESH[2],
         )  # fmt: skip
         _forward4(
             x[3], sample * INPUTS[3], w[3], bias[3],
             last, 0, LAST_PITCH, code[3], sample * CODES[3],
+            fresh[3], sample * FRESH[3],
         )  # fmt: skip
         for pixel in range(PIXELS):
             for channel in range(MAPS):
@@ -707,35 +829,47 @@ def features(pictures, first, rows, w, bias, x, code, last, out):
 
 
 @njit(cache=True, nogil=True)
-def features_backward(d_out, samples, w, x, code, d_last, d_x, d_w, d_bias, lists, factors):
+def features_backward(
+    d_out, steps, envs, w, x, code, fresh, d_last, d_x, d_w, d_bias, lists, factors
+):
     """Adds the gradient of the convolutions to d_w and d_bias, one array per layer.
 
-    d_out: (samples * FEATURES,), gradient of the features (maps, height, width); d_last, d_x,
-    lists and factors: scratch.
+    Backwards in time, game by game: the gradient of a window that is not fresh waits in its place
+    (d_last, d_x) until the step at which the window was computed, and is added up on the way.
+
+    d_out: (steps * envs * FEATURES,), gradient of the features (maps, height, width); d_last,
+    d_x, lists and factors: scratch.
     """
-    for sample in range(samples):
-        for pixel in range(PIXELS):
-            for channel in range(MAPS):
-                at = sample * FEATURES + channel * PIXELS + pixel
-                d_last[pixel * MAPS + channel] = d_out[at]
+    for env in range(envs):
+        d_last[:] = 0.0
         for layer_d_x in d_x:
             layer_d_x[:] = 0.0
-        _backward4(
-            d_last, 0, LAST_PITCH, code[3], sample * CODES[3], x[3], sample * INPUTS[3],
-            w[3], d_w[3], d_bias[3], d_x[3], lists,
-        )  # fmt: skip
-        _backward3(
-            d_x[3], ORIGINS[3], PITCHES[3], code[2], sample * CODES[2], x[2], sample * INPUTS[2],
-            w[2], d_w[2], d_bias[2], d_x[2], lists,
-        )  # fmt: skip
-        _backward2(
-            d_x[2], ORIGINS[2], PITCHES[2], code[1], sample * CODES[1], x[1], sample * INPUTS[1],
-            w[1], d_w[1], d_bias[1], d_x[1], lists,
-        )  # fmt: skip
-        _backward1(
-            d_x[1], ORIGINS[1], PITCHES[1], code[0], sample * CODES[0], x[0], sample * INPUTS[0],
-            d_w[0], d_bias[0], factors,
-        )  # fmt: skip
+        for step in range(steps - 1, -1, -1):
+            sample = step * envs + env
+            for pixel in range(PIXELS):
+                for channel in range(MAPS):
+                    at = sample * FEATURES + channel * PIXELS + pixel
+                    d_last[pixel * MAPS + channel] += d_out[at]
+            _backward4(
+                d_last, 0, LAST_PITCH, code[3], sample * CODES[3],
+                x[3], sample * INPUTS[3], fresh[3], sample * FRESH[3],
+                w[3], d_w[3], d_bias[3], d_x[3], lists,
+            )  # fmt: skip
+            _backward3(
+                d_x[3], ORIGINS[3], PITCHES[3], code[2], sample * CODES[2],
+                x[2], sample * INPUTS[2], fresh[2], sample * FRESH[2],
+                w[2], d_w[2], d_bias[2], d_x[2], lists,
+            )  # fmt: skip
+            _backward2(
+                d_x[2], ORIGINS[2], PITCHES[2], code[1], sample * CODES[1],
+                x[1], sample * INPUTS[1], fresh[1], sample * FRESH[1],
+                w[1], d_w[1], d_bias[1], d_x[1], lists,
+            )  # fmt: skip
+            _backward1(
+                d_x[1], ORIGINS[1], PITCHES[1], code[0], sample * CODES[0],
+                x[0], sample * INPUTS[0], fresh[0], sample * FRESH[0],
+                d_w[0], d_bias[0], factors,
+            )  # fmt: skip
 
 
 _products4, _products4_fetch = make_products(4, 4, False), make_products(4, 4, True)
@@ -832,6 +966,9 @@ class FastNetwork:
         # Convolutions. Padding is zero for ever: nothing writes there.
         self.x = tuple(torch.zeros(samples * size).numpy() for size in INPUTS)
         self.code = tuple(torch.zeros(samples * size, dtype=torch.uint8).numpy() for size in CODES)
+        # Windows that had to be computed: 1; those that are as one step before: 0.
+        self.fresh = tuple(np.zeros(samples * size, np.uint8) for size in FRESH)
+        self.changed = np.zeros(WIDTH * WIDTH, np.uint8)
         self.last = torch.empty(FEATURES).numpy()
         self.packed = tuple(  # for acting
             torch.empty(y.outputs // BLOCK, y.kernel, y.kernel, y.inputs, BLOCK) for y in LAYERS
@@ -880,6 +1017,7 @@ class FastNetwork:
     def begin(self) -> None:
         """A new rollout: forgets the kept steps and reads the weights anew."""
         self.t = 0
+        self.evaluated = np.zeros(self.num_envs, bool)  # rows, since these weights came
         for conv, packed, filters, bias in zip(
             self.convs, self.packed, self.filters, self.bias, strict=True
         ):
@@ -896,7 +1034,7 @@ class FastNetwork:
 
         Returns value (E,), logit (E, actions), the new hx and cx; new tensors, the caller's.
         """
-        outputs = self._step(self.t, obs, hx, cx, self.all_rows)
+        outputs = self._step(self.t, obs, hx, cx, self.all_rows, self._last_samples(-1))
         self.t += 1
         return outputs
 
@@ -908,16 +1046,24 @@ class FastNetwork:
         rows: whose outputs are wanted; those of the others are undefined. None: all.
         """
         rows = self.all_rows if rows is None else np.array(rows, np.int64)
-        return self._step(self.num_steps, obs, hx, cx, rows)
+        own = self.num_steps * self.num_envs + self.all_rows
+        like = self._last_samples(np.where(self.evaluated, own, -1))
+        self.evaluated[rows] = True
+        return self._step(self.num_steps, obs, hx, cx, rows, like)
+
+    def _last_samples(self, default: np.ndarray | int) -> np.ndarray:
+        """(E,) the samples of the step before; in the first of a rollout, the default."""
+        last = (self.t - 1) * self.num_envs + self.all_rows
+        return last if self.t else np.broadcast_to(default, last.shape).astype(np.int64)
 
     @torch.no_grad()
     def _step(
-        self, t: int, obs: Tensor, hx: Tensor, cx: Tensor, rows: np.ndarray
+        self, t: int, obs: Tensor, hx: Tensor, cx: Tensor, rows: np.ndarray, like: np.ndarray
     ) -> tuple[Tensor, ...]:
         model, lstm, E, H = self.model, self.model.lstm, self.num_envs, self.model.hidden_size
         features(
-            obs.numpy().reshape(-1), t * E, rows, self.packed_w, self.bias_w, self.x, self.code,
-            self.last, self.features_w,
+            obs.numpy().reshape(-1), t * E, rows, like, self.packed_w, self.bias_w, self.x,
+            self.code, self.fresh, self.changed, self.last, self.features_w,
         )  # fmt: skip
         self.hx[t] = hx
         self.cx[t] = cx
@@ -981,14 +1127,14 @@ class FastNetwork:
         lstm.bias_hh.grad += d_bias
         d_features = self.d_features[: samples * FEATURES]
         torch.mm(d_gates, lstm.weight_ih, out=d_features.view(samples, FEATURES))
-        self._backward_convolutions(d_features.numpy(), samples)
+        self._backward_convolutions(d_features.numpy())
 
-    def _backward_convolutions(self, d_features: np.ndarray, samples: int) -> None:
+    def _backward_convolutions(self, d_features: np.ndarray) -> None:
         for d in (*self.d_filters, *self.d_bias):
             d.zero_()
         features_backward(
-            d_features, samples, self.filters_w, self.x, self.code, self.last, self.d_x,
-            self.d_filters_w, self.d_bias_w, self.lists, self.factors,
+            d_features, self.t, self.num_envs, self.filters_w, self.x, self.code, self.fresh,
+            self.last, self.d_x, self.d_filters_w, self.d_bias_w, self.lists, self.factors,
         )  # fmt: skip
         self.model.conv1.weight.grad += self.d_filters[0].permute(2, 0, 1)[:, None]
         for conv, d_w in zip(self.convs[1:], self.d_filters[1:], strict=True):

@@ -114,6 +114,19 @@ class Player:
         self.cx = torch.zeros_like(self.hx)
         self.steps = 0  # agent steps played in all rows, FIRE included
 
+    def begin(self) -> None:
+        """A rollout begins: newest weights and newest statistics, the same until the next one.
+
+        The network reuses what it computed from pixels that have not changed since, which they
+        all do when the statistics move.
+        """
+        self.network.begin()
+        self.obs = torch.empty_like(self.obs)  # a gradient may still need the old one
+        for row, game in enumerate(self.games):
+            game.observer.hold()
+            obs = game.observer.normalize(game.frame[None])  # (1, 80, 80)
+            self.obs[row] = torch.from_numpy(obs)
+
     def start(self, row: int, seed: np.random.SeedSequence) -> None:
         """Begin a new game in this row, with an LSTM state of zero."""
         game = self.games[row]

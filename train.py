@@ -112,7 +112,7 @@ def collect(
     seeds: of the games that begin where one is over. None if the run stops in the middle.
     """
     steps: list[Step] = []
-    player.network.begin()
+    player.begin()
     for _ in range(num_steps):
         if server.stopped:
             return None

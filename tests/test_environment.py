@@ -762,6 +762,22 @@ def test_a_batch_is_its_frames_in_order_shown_with_the_newest_statistics():
     np.testing.assert_allclose(out, (frames - mean) / (std + 1e-8), rtol=1e-4, atol=1e-5)
 
 
+def test_held_statistics_are_shown_while_new_frames_are_taken_in():
+    frames, normalizer = random_frames(30), Normalizer()
+    normalizer.observe(frames[:10])
+    normalizer.hold()
+    mean, std = slow_statistics(frames[:10])
+    for shown in (normalizer.observe(frames[10:20]), normalizer.normalize(frames[10:20])):
+        expected = (frames[10:20] - mean) / (std + 1e-8)
+        np.testing.assert_allclose(shown, expected, rtol=1e-4, atol=1e-5)
+    expected = (20, *slow_statistics(frames[:20]))
+    np.testing.assert_allclose(normalizer.state, expected, rtol=1e-9)
+    normalizer.hold()
+    mean, std = slow_statistics(frames[:20])
+    expected = (frames[20:] - mean) / (std + 1e-8)
+    np.testing.assert_allclose(normalizer.observe(frames[20:]), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("make_state", [np.zeros, lambda n: torch.zeros(n, dtype=torch.float64)])
 def test_the_state_is_used_in_place(make_state):
     states = make_state((4, 3))

@@ -47,8 +47,11 @@ def random_pictures(steps, envs, seed=0):
     return torch.randn(steps, envs, 1, 80, 80, generator=torch.Generator().manual_seed(seed))
 
 
-def real_pictures(env_id, steps, envs):
-    """Normalised observations of a random player; one game per environment."""
+def real_pictures(env_id, steps, envs, held=True):
+    """Normalised observations of a random player; one game per environment.
+
+    held: by the same statistics in all steps, as in a rollout.
+    """
     config = game_config(read_config(CONFIG), env_id)
     games = []
     for seed in range(envs):
@@ -56,8 +59,10 @@ def real_pictures(env_id, steps, envs):
         env.action_space.seed(seed)
         obs, _ = env.reset(seed=seed)
         frames = []
-        for _ in range(40 + steps):
+        for step in range(40 + steps):
             obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            if held and step == 40:
+                normalizer.hold()
             frames.append(normalizer.observe(obs[None]))
             if terminated or truncated:
                 env.reset()
@@ -181,11 +186,110 @@ def test_random_pictures(envs, hidden_size):
 
 
 @fast_only
+@pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("envs", [1, 8])
 @pytest.mark.parametrize("env_id", ["Pong-v0", "Breakout-v4"])
-def test_real_pictures(env_id, envs):
+def test_real_pictures(env_id, envs, held):
     model = make_model(num_actions=6, hidden_size=512)
-    check(model, Case(model, real_pictures(env_id, 2 if envs > 1 else 5, envs)))
+    steps = 2 if envs > 1 else 20 if held else 5
+    check(model, Case(model, real_pictures(env_id, steps, envs, held)))
+
+
+def shares_of_fresh(net, case):
+    """Per layer (T, E): which share of the windows was computed."""
+    return [
+        torch.from_numpy(fresh)[: case.steps * case.envs * y.pooled**2]
+        .view(case.steps, case.envs, -1)
+        .float()
+        .mean(-1)
+        for fresh, y in zip(net.fresh, LAYERS, strict=True)
+    ]
+
+
+def moving_pictures(steps, envs):
+    """Random pictures in which little changes per step: a pixel, some, none, a patch, or all."""
+    rng = np.random.default_rng(0)
+    pictures = random_pictures(1, envs).expand(steps, -1, -1, -1, -1).clone()
+    for t in range(1, steps):
+        pictures[t] = pictures[t - 1]
+        for env in range(envs):
+            kind = rng.integers(6)
+            row, column = rng.integers(0, 80, 2)
+            if kind == 0:
+                pictures[t, env, 0, row, column] += 1.0
+            elif kind == 1:  # the corners of a picture, where padding begins
+                pictures[t, env, 0, rng.choice([0, 79]), rng.choice([0, 79])] -= 1.0
+            elif kind == 2:
+                pictures[t, env, 0, row : row + 9, column : column + 5] = rng.normal()
+            elif kind == 3:  # as it was before the last change
+                pictures[t, env] = pictures[max(t - 2, 0), env]
+            elif kind == 4:
+                pictures[t, env] = random_pictures(1, 1, seed=t)[0, 0]
+    return pictures
+
+
+@fast_only
+def test_what_did_not_change_is_not_computed_again():
+    model = make_model(hidden_size=64)
+    case = Case(model, moving_pictures(20, 5), ended=[(3, 0), (11, 4), (19, 1)])
+    net, _ = check(model, case)
+    shares = shares_of_fresh(net, case)
+    same = (case.pictures[1:] == case.pictures[:-1]).flatten(2).all(-1)
+    for share in shares:
+        assert (share[0] == 1.0).all()
+        assert torch.equal(share[1:] == 0.0, same)
+        assert 0.0 < share[1:][~same].min() < 1.0 or share is shares[-1]
+    # One changed pixel at (40, 40): the windows whose patches hold it, layer by layer.
+    pictures = random_pictures(1, 1).expand(2, -1, -1, -1, -1).clone()
+    pictures[1, 0, 0, 40, 40] += 1.0
+    net, _ = check(model, Case(model, pictures))
+    for i, layer in enumerate(LAYERS):
+        depends = torch.ones(1, 1, layer.height, layer.height) if i == 0 else None
+        if i == 0:
+            changed = torch.zeros_like(depends)
+            changed[0, 0, 40, 40] = 1.0
+        ones = torch.ones(1, 1, layer.kernel, layer.kernel)
+        changed = F.max_pool2d(F.conv2d(changed, ones, padding=layer.padding), 2).clamp(max=1.0)
+        fresh = torch.from_numpy(net.fresh[i])[layer.pooled**2 :][: layer.pooled**2]
+        assert torch.equal(fresh.float(), changed.flatten())
+
+
+@fast_only
+def test_reuse_does_not_change_a_bit_of_the_outputs():
+    """Step by step against a network that begins anew for every step."""
+    model = make_model()
+    case = Case(model, moving_pictures(20, 5))
+    outputs = play(FastNetwork(model, 5, 20), case)
+    for evaluating in (False, True):
+        anew = FastNetwork(model, 5, 20)
+        reusing = FastNetwork(model, 5, 0)  # evaluates in one place, with some rows missing
+        hx, cx = case.hx, case.cx
+        for t in range(20):
+            if evaluating:
+                rows = [row for row in range(5) if (t + row) % 3]
+                out = reusing.evaluate(case.pictures[t], hx, cx, rows)
+            else:
+                anew.begin()
+                out = anew.act(case.pictures[t], hx, cx)
+                rows = range(5)
+            for a, b in zip(out, outputs[4 * t : 4 * t + 4], strict=True):
+                assert all(torch.equal(a[row], b[row]) for row in rows), t
+            hx, cx = outputs[4 * t + 2 : 4 * t + 4]
+
+
+@fast_only
+def test_an_evaluation_in_the_middle_of_a_rollout_changes_nothing():
+    model = make_model()
+    case = Case(model, moving_pictures(6, 2))
+    net, grads = check(model, case)
+    hx, cx = case.hx, case.cx
+    net.begin()
+    for t in range(case.steps):
+        net.evaluate(case.pictures[-t], hx, cx)
+        _, _, hx, cx = net.act(case.pictures[t], hx, cx)
+        net.evaluate(case.pictures[-t], hx, cx, [1])
+    again = gradient(model, net, case)
+    assert all(torch.equal(grads[name], again[name]) for name in grads)
 
 
 def flat_pictures():

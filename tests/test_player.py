@@ -278,6 +278,24 @@ def test_each_call_for_an_observation_is_normalised_by_the_games_own_normaliser(
     assert shared.state[0] == 2
 
 
+def test_a_rollout_sees_with_the_statistics_of_its_beginning():
+    """Its first observation, too, which was made in the rollout before."""
+    env = make_env("Pong-v0", game_config(read_config(CONFIG), "Pong-v0"))
+    normalizer = Normalizer()
+    network = PlainNetwork(SmallNetwork(6), 1, 5)
+    player = Player(network, [Game(env, normalizer)], True, learning=True)
+    player.start(0, seed(0))
+    for _ in range(2):
+        player.begin()
+        mean, std = normalizer.state[1:]
+        for _ in range(5):
+            expected = (player.games[0].frame - mean) / (std + 1e-8)
+            np.testing.assert_allclose(player.obs[0, 0], expected, rtol=1e-4, atol=1e-5)
+            player.step(greedy=False)
+        assert abs(normalizer.state[1] - mean) > 1e-4
+    assert normalizer.state[0] == 11  # each frame was taken in once
+
+
 class Recorder(gym.Wrapper):
     """Writes down the actions, rewards and lives of a real game."""
 

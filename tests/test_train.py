@@ -111,23 +111,36 @@ def slow_network(w: dict, picture, hx, cx):
 
 
 class SlowNormalizer:
-    """Averages of the means and standard deviations of all pictures, the newest weighs most."""
+    """Averages of the means and standard deviations of all pictures, the newest weighs most.
+
+    In a rollout, of those pictures that came before it.
+    """
 
     def __init__(self):
-        self.means, self.stds = [], []
+        self.means, self.stds, self.held = [], [], None
 
-    def __call__(self, picture, dtype=torch.float64) -> torch.Tensor:
+    def statistics(self):
+        weights = 0.9999 ** np.arange(len(self.means))[::-1]
+        return [weights @ np.array(x) / weights.sum() for x in (self.means, self.stds)]
+
+    def begin_rollout(self) -> None:
+        if self.means:
+            self.held = self.statistics()
+
+    def take_in(self, picture) -> None:
         self.means.append(picture.mean(dtype=np.float64))
         self.stds.append(picture.std(dtype=np.float64))
-        weights = 0.9999 ** np.arange(len(self.means))[::-1]
-        mean, std = (weights @ np.array(x) / weights.sum() for x in (self.means, self.stds))
+
+    def __call__(self, picture, dtype) -> torch.Tensor:
+        mean, std = self.held or self.statistics()
         return torch.from_numpy((picture - mean) / (std + 1e-8)).to(dtype)
 
 
 class SlowGame:
     """One game as the learner sees it: its LSTM state and the steps of the present rollout.
 
-    normalize: the worker's, common to its games.  w: named_tensors, set before each rollout.
+    normalize: the worker's, common to its games; its rollout begins before those of the games.
+    w: named_tensors, set before each rollout.
     """
 
     def __init__(self, normalize, hidden_size: int, count_lives: bool, dtype=torch.float64):
@@ -139,14 +152,20 @@ class SlowGame:
         self.w = w
         self.steps = []
         if hasattr(self, "hx"):
+            self.picture = self.normalize(self.screen, self.dtype)
             self.hx, self.cx = self.hx.detach(), self.cx.detach()
 
     def forget(self) -> None:
         self.hx = torch.zeros(self.hidden_size, dtype=self.dtype)
         self.cx = torch.zeros(self.hidden_size, dtype=self.dtype)
 
-    def reset(self, picture, lives: int) -> None:
+    def see(self, picture) -> None:
+        self.screen = picture
+        self.normalize.take_in(picture)
         self.picture = self.normalize(picture, self.dtype)
+
+    def reset(self, picture, lives: int) -> None:
+        self.see(picture)
         self.lives = lives
         self.forget()
 
@@ -159,7 +178,7 @@ class SlowGame:
 
     def take_in(self, action, picture, reward, lives, terminated, truncated) -> None:
         """What the action brought. The value of what follows is 0 after a true end."""
-        self.picture = self.normalize(picture, self.dtype)
+        self.see(picture)
         if self.count_lives and lives < self.lives:
             terminated = True
         self.lives = lives
@@ -219,6 +238,7 @@ def replay(diary, args, num_actions: int):
     for kind, *entry in diary:
         if kind == "pull":
             w = named_tensors(entry[0], num_actions, args.hidden_size)
+            normalize.begin_rollout()
             for game in games.values():
                 game.begin_rollout(w)
         elif kind == "reset":
@@ -609,18 +629,21 @@ def plainly_written_a3c(args, env, weights, updates: int):
     optimizer = torch.optim.Adam(w.values(), lr=1e-4, eps=1e-3, foreach=False, fused=False)
     game = SlowGame(SlowNormalizer(), args.hidden_size, args.count_lives, torch.float32)
     number, steps, rewards = 0, 0, []
-    over = True
+    over = False
+
+    def begin_game(number):
+        seed = game_seed(args.seed, TRAIN, 0, 0, number)
+        # Later games continue the chance of the first.
+        env_seed = None if number else int(seed.generate_state(1)[0])
+        picture, info = env.reset(seed=env_seed)
+        game.reset(picture, info["lives"])
+        return np.random.default_rng(seed)
+
+    rng = begin_game(0)
     for _ in range(updates):
+        game.normalize.begin_rollout()
         game.begin_rollout(w)
         while len(game.steps) < args.num_steps:
-            if over:
-                seed = game_seed(args.seed, TRAIN, 0, 0, number)
-                rng = np.random.default_rng(seed)
-                # Later games continue the chance of the first.
-                env_seed = None if number else int(seed.generate_state(1)[0])
-                picture, info = env.reset(seed=env_seed)
-                number += 1
-                game.reset(picture, info["lives"])
             probabilities = game.think().detach().softmax(0).double().tolist()
             drawn, action, below = rng.random(), 0, probabilities[0]
             while drawn >= below / sum(probabilities) and action < num_actions - 1:
@@ -631,6 +654,9 @@ def plainly_written_a3c(args, env, weights, updates: int):
             over = terminated or truncated
             game.take_in(action, picture, reward, info["lives"], terminated, truncated)
             rewards.append(game.steps[-1][3])
+            if over:
+                number += 1
+                rng = begin_game(number)
             if game.steps[-1][-1]:
                 break
         gradient = slow_gradient(w, [game], args)
