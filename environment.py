@@ -35,6 +35,7 @@ SIZE = 80  # pixels, height and width of an observation
 MAX_NOOPS = 30  # frames, at the start of a NoFrameskip game
 FIRE_PRESSES = 2  # a sticky action swallows one press in 40; two did in each of 60 games
 DECAY = 0.9999  # per frame, of the normaliser's running statistics
+HELD_FROM = 100  # frames; see Normalizer.hold
 CONFIG_KEYS = {"crop1", "crop2", "dimension2", "fire", "actions"}
 
 
@@ -334,7 +335,7 @@ class Normalizer:
 
     Exponential averages with bias correction, m_n = sum_i a^(n-i) (1-a) x_i / (1 - a^n), kept in
     the equivalent incremental form m_n = m_(n-1) + w_n (x_n - m_(n-1)), w_n = (1-a) / (1 - a^n),
-    so that the state is always what is used.
+    so that the state is what is used, now or as it was at the last hold().
 
     state: float64 array or tensor of 3: count, mean, std (grey levels, 0 to 255); used in place,
         so that it may live in shared memory that one worker writes. None: a zero one of its own.
@@ -353,9 +354,12 @@ class Normalizer:
         self.held: tuple[float, float] | None = None  # mean, std
 
     def hold(self) -> None:
-        """Normalise by today's statistics until the next call; new frames go into the state."""
-        _, mean, std = self.state.tolist()
-        self.held = mean, std
+        """Normalise by the present statistics until the next hold(); frames are still taken in.
+
+        Young statistics are not held: some games begin with pictures of one colour.
+        """
+        count, mean, std = self.state.tolist()
+        self.held = (mean, std) if count >= HELD_FROM else None
 
     def observe(self, frames: np.ndarray) -> np.ndarray:
         """(N, 80, 80) uint8 to float32: takes in each frame in order, then normalises all."""

@@ -5,10 +5,10 @@ Same network, same mathematics, float32. What makes the difference:
 - A convolution, its 2x2 max-pooling and its ReLU are one kernel: the map between them, four times
   as large as the result, is never written.
 - Little changes on Atari's screens from step to step. With the same weights and the same
-  normalisation, a pooling window that sees the same bits as one step before is not computed again;
-  nor is one that sees the same as its neighbour above or on the left.
-- The gradient of such a window waits for the step at which it was computed, where the sum over
-  all steps in between goes through it once.
+  normalisation, a pooling window that depends on no changed pixel is not computed again; nor is
+  a tile of windows that sees the same bits as its neighbour above or on the left.
+- The gradient of a window waits for the step at which the window was computed, where the sum over
+  all steps since goes through it once.
 - Acting keeps what the gradient needs, and the gradient of a whole rollout is taken at once: the
   12 MB of LSTM weights get their gradient from one matrix product, not from one per step.
 - At most one in four outputs of a convolution wins its pooling window, and ReLU closes about half
@@ -524,11 +524,10 @@ def make_forward(layer: Layer):
                 if _get(fresh, fresh_here) == 0:
                     column += 1
                     continue
-                windows = min(WINDOWS, pooled - column)
-                for i in range(1, windows):
-                    if _get(fresh, fresh_here + i) == 0:
+                windows = WINDOWS
+                for i in range(1, WINDOWS):
+                    if column + i >= pooled or _get(fresh, fresh_here + i) == 0:
                         windows = 1
-                windows = windows if windows == WINDOWS else 1
                 floats = (2 * windows + layer.kernel - 1) * inputs
                 here = x_at + 2 * (row * pitch + column * inputs)
                 out_here = out_at + row * out_pitch + column * outputs
@@ -570,7 +569,8 @@ def make_backward(layer: Layer):
 
     The winners with open ReLU are listed twice: by channel, for the gradient of its filter, a sum
     of scaled patches of x; and by position, for that of x, a sum of scaled filters. The first
-    lists hold as many windows as a row has, and are used when the next row does not fit.
+    lists hold as many windows as a row has, and are used when the next row does not fit, and at
+    the end.
     """
     kernel, outputs, pooled = layer.kernel, layer.outputs, layer.pooled
     pitch, inputs, taps = layer.pitch, layer.inputs, layer.taps
@@ -616,15 +616,15 @@ def make_backward(layer: Layer):
         listed = 0  # windows
         for row in range(pooled):
             fresh_row = fresh_at + row * pooled
-            count = 0
+            fresh_count = 0
             for column in range(pooled):
-                count += _get(fresh, fresh_row + column)
-            if count == 0:
+                fresh_count += _get(fresh, fresh_row + column)
+            if fresh_count == 0:
                 continue
-            if listed + count > pooled:
+            if listed + fresh_count > pooled:
                 add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor)
                 listed = 0
-            listed += count
+            listed += fresh_count
             of_place[: 6 * pooled] = 0
             for column in range(pooled):
                 if _get(fresh, fresh_row + column) == 0:
@@ -662,7 +662,8 @@ def make_backward(layer: Layer):
                                 d_x, d_place + j, 0, w, k * outputs * taps + j, 0,
                                 by_place, place_factor, place * outputs, of_place[place],
                             )  # fmt: skip
-        add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor)
+        if listed > 0:
+            add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor)
 
     return backward
 
@@ -715,7 +716,9 @@ def make_freshen(layer: Layer):
     """Compiled (changed, changed_at, fresh, fresh_at): the windows that see a changed pixel.
 
     changed: (height, height) of the layer's input, without padding, 1 or 0; fresh: (pooled,
-    pooled).
+    pooled). A pixel of an inner layer counts as changed if its own window is fresh, even where
+    the same value came out: otherwise a gradient could wait above it for an earlier step, and
+    would then go down through the winner and the patch of that step.
     """
     kernel, padding, height, pooled = layer.kernel, layer.padding, layer.height, layer.pooled
 

@@ -115,13 +115,13 @@ class Player:
         self.steps = 0  # agent steps played in all rows, FIRE included
 
     def begin(self) -> None:
-        """A rollout begins: newest weights and newest statistics, the same until the next one.
+        """A rollout begins, with the newest weights and the newest statistics; both stay until
+        the next one. A game must have been started in every row.
 
-        The network reuses what it computed from pixels that have not changed since, which they
-        all do when the statistics move.
+        The network reuses what it computed from pixels that have not changed since, and when the
+        statistics move, all change.
         """
         self.network.begin()
-        self.obs = torch.empty_like(self.obs)  # a gradient may still need the old one
         for row, game in enumerate(self.games):
             game.observer.hold()
             obs = game.observer.normalize(game.frame[None])  # (1, 80, 80)

@@ -223,13 +223,24 @@ def _seconds(function: Callable) -> float:
 
 
 def run() -> None:
-    parser = main.build_parser()
-    own = parser.add_argument_group("benchmark")
-    own.add_argument("--rounds", type=utils.positive_int, default=5, help="alternations")
-    own.add_argument("--seconds", type=utils.positive_float, default=10.0, help="of each side")
-    own.add_argument("--part-steps", type=utils.positive_int, default=3000, help="for the parts")
-    parser.set_defaults(workers=2, envs_per_worker=main.ENVS_PER_WORKER)
-    args = main.complete(parser.parse_args())
+    parser = utils.LineParser(prog=Path(__file__).name, description=__doc__.split("\n")[0])
+    number = utils.positive_int
+    parser.add_argument("--env", default="Pong-v0", metavar="ID", help="environment id")
+    parser.add_argument("--workers", type=number, default=2, help="processes of each side")
+    parser.add_argument(
+        "--envs-per-worker", type=number, default=main.ENVS_PER_WORKER, help="of the suite"
+    )
+    parser.add_argument("--rounds", type=number, default=5, help="alternations")
+    parser.add_argument("--seconds", type=utils.positive_float, default=10.0, help="of each side")
+    parser.add_argument("--part-steps", type=number, default=3000, help="for the parts")
+    own = parser.parse_args()
+    options = ["--env", own.env, "--envs-per-worker", str(own.envs_per_worker)]
+    args = main.complete(main.build_parser().parse_args(options))  # the recipe
+    vars(args).update(vars(own))
+    try:
+        make_env(args.env, game_config(read_config(CONFIG), args.env)).close()
+    except ValueError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     kernels.compile_kernels()
     print(f"{args.env}, {args.workers} workers x {args.envs_per_worker} games", flush=True)

@@ -763,19 +763,29 @@ def test_a_batch_is_its_frames_in_order_shown_with_the_newest_statistics():
 
 
 def test_held_statistics_are_shown_while_new_frames_are_taken_in():
-    frames, normalizer = random_frames(30), Normalizer()
-    normalizer.observe(frames[:10])
+    frames, normalizer = random_frames(130), Normalizer()
+    normalizer.observe(frames[:110])
     normalizer.hold()
-    mean, std = slow_statistics(frames[:10])
-    for shown in (normalizer.observe(frames[10:20]), normalizer.normalize(frames[10:20])):
-        expected = (frames[10:20] - mean) / (std + 1e-8)
+    mean, std = slow_statistics(frames[:110])
+    for shown in (normalizer.observe(frames[110:120]), normalizer.normalize(frames[110:120])):
+        expected = (frames[110:120] - mean) / (std + 1e-8)
         np.testing.assert_allclose(shown, expected, rtol=1e-4, atol=1e-5)
-    expected = (20, *slow_statistics(frames[:20]))
+    expected = (120, *slow_statistics(frames[:120]))
     np.testing.assert_allclose(normalizer.state, expected, rtol=1e-9)
     normalizer.hold()
-    mean, std = slow_statistics(frames[:20])
-    expected = (frames[20:] - mean) / (std + 1e-8)
-    np.testing.assert_allclose(normalizer.observe(frames[20:]), expected, rtol=1e-4, atol=1e-5)
+    mean, std = slow_statistics(frames[:120])
+    expected = (frames[120:] - mean) / (std + 1e-8)
+    np.testing.assert_allclose(normalizer.observe(frames[120:]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_statistics_of_a_flat_first_picture_are_not_held():
+    """Amidar and others begin so: their deviation is 0, and all that follows would be huge."""
+    frames, normalizer, expected = random_frames(10), Normalizer(), Normalizer()
+    frames[0] = 0
+    for n in normalizer, expected:
+        n.observe(frames[:1])
+    normalizer.hold()
+    assert np.array_equal(normalizer.observe(frames[1:]), expected.observe(frames[1:]))
 
 
 @pytest.mark.parametrize("make_state", [np.zeros, lambda n: torch.zeros(n, dtype=torch.float64)])

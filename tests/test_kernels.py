@@ -59,9 +59,9 @@ def real_pictures(env_id, steps, envs, held=True):
         env.action_space.seed(seed)
         obs, _ = env.reset(seed=seed)
         frames = []
-        for step in range(40 + steps):
+        for step in range(120 + steps):
             obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
-            if held and step == 40:
+            if held and step == 120:
                 normalizer.hold()
             frames.append(normalizer.observe(obs[None]))
             if terminated or truncated:
@@ -238,16 +238,20 @@ def test_what_did_not_change_is_not_computed_again():
     for share in shares:
         assert (share[0] == 1.0).all()
         assert torch.equal(share[1:] == 0.0, same)
-        assert 0.0 < share[1:][~same].min() < 1.0 or share is shares[-1]
-    # One changed pixel at (40, 40): the windows whose patches hold it, layer by layer.
+    for share in shares[:-1]:  # the last has 16 windows
+        assert 0.0 < share[1:][~same].min() < 1.0
+
+
+@fast_only
+@pytest.mark.parametrize("place", [(40, 40), (41, 57), (0, 0), (79, 79), (0, 78), (77, 1)])
+def test_one_changed_pixel_makes_those_windows_fresh_that_depend_on_it(place):
+    model = make_model()
     pictures = random_pictures(1, 1).expand(2, -1, -1, -1, -1).clone()
-    pictures[1, 0, 0, 40, 40] += 1.0
+    pictures[1, 0, 0, *place] += 1.0
     net, _ = check(model, Case(model, pictures))
+    changed = torch.zeros(1, 1, 80, 80)
+    changed[0, 0, *place] = 1.0
     for i, layer in enumerate(LAYERS):
-        depends = torch.ones(1, 1, layer.height, layer.height) if i == 0 else None
-        if i == 0:
-            changed = torch.zeros_like(depends)
-            changed[0, 0, 40, 40] = 1.0
         ones = torch.ones(1, 1, layer.kernel, layer.kernel)
         changed = F.max_pool2d(F.conv2d(changed, ones, padding=layer.padding), 2).clamp(max=1.0)
         fresh = torch.from_numpy(net.fresh[i])[layer.pooled**2 :][: layer.pooled**2]
@@ -285,11 +289,40 @@ def test_an_evaluation_in_the_middle_of_a_rollout_changes_nothing():
     hx, cx = case.hx, case.cx
     net.begin()
     for t in range(case.steps):
-        net.evaluate(case.pictures[-t], hx, cx)
+        before = net.evaluate(case.pictures[-t], hx, cx)
+        anew = FastNetwork(model, 2, 0).evaluate(case.pictures[-t], hx, cx)
+        assert all(torch.equal(a, b) for a, b in zip(before, anew, strict=True))
         _, _, hx, cx = net.act(case.pictures[t], hx, cx)
-        net.evaluate(case.pictures[-t], hx, cx, [1])
+        after = net.evaluate(case.pictures[-t], hx, cx, [1])
+        anew = FastNetwork(model, 2, 0).evaluate(case.pictures[-t], hx, cx)
+        assert all(torch.equal(a[1], b[1]) for a, b in zip(after, anew, strict=True))
     again = gradient(model, net, case)
     assert all(torch.equal(grads[name], again[name]) for name in grads)
+
+
+@fast_only
+@pytest.mark.parametrize("acted", [0, 1, 2])
+def test_evaluation_reuses_what_has_the_same_weights_and_nothing_else(acted):
+    """acted: steps of the rollout before the evaluation."""
+    model = make_model()
+    pictures = random_pictures(1, 2).expand(4, -1, -1, -1, -1).clone()
+    for t in range(4):
+        pictures[t, :, 0, 20 * t : 20 * t + 3, 30:33] += 1.0
+    hx, cx = torch.randn(2, 2, model.hidden_size)
+    net = FastNetwork(model, 2, 3)
+    for _ in range(2):
+        net.begin()
+        for t in range(acted):
+            net.act(pictures[t], hx, cx)
+        for picture in pictures[1:]:
+            out = net.evaluate(picture, hx, cx)
+            anew = FastNetwork(model, 2, 0).evaluate(picture, hx, cx)
+            assert all(torch.equal(a, b) for a, b in zip(out, anew, strict=True))
+        fresh = net.fresh[1][-2 * LAYERS[1].pooled ** 2 :]
+        assert 0.0 < fresh.mean() < 0.2
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.roll(p, 1, 0) * 1.1)
 
 
 def flat_pictures():

@@ -285,6 +285,8 @@ def test_a_rollout_sees_with_the_statistics_of_its_beginning():
     network = PlainNetwork(SmallNetwork(6), 1, 5)
     player = Player(network, [Game(env, normalizer)], True, learning=True)
     player.start(0, seed(0))
+    for _ in range(110):  # statistics that are younger are not held
+        player.step(greedy=False)
     for _ in range(2):
         player.begin()
         mean, std = normalizer.state[1:]
@@ -293,7 +295,7 @@ def test_a_rollout_sees_with_the_statistics_of_its_beginning():
             np.testing.assert_allclose(player.obs[0, 0], expected, rtol=1e-4, atol=1e-5)
             player.step(greedy=False)
         assert abs(normalizer.state[1] - mean) > 1e-4
-    assert normalizer.state[0] == 11  # each frame was taken in once
+    assert normalizer.state[0] == 121  # each frame was taken in once
 
 
 class Recorder(gym.Wrapper):

@@ -113,7 +113,7 @@ def slow_network(w: dict, picture, hx, cx):
 class SlowNormalizer:
     """Averages of the means and standard deviations of all pictures, the newest weighs most.
 
-    In a rollout, of those pictures that came before it.
+    In a rollout, of those pictures that came before it, if they are a hundred.
     """
 
     def __init__(self):
@@ -124,7 +124,7 @@ class SlowNormalizer:
         return [weights @ np.array(x) / weights.sum() for x in (self.means, self.stds)]
 
     def begin_rollout(self) -> None:
-        if self.means:
+        if len(self.means) >= 100:
             self.held = self.statistics()
 
     def take_in(self, picture) -> None:
@@ -619,7 +619,7 @@ def test_nothing_is_remembered_without_the_lstm_state():
 
 
 # ---------------------------------------------------------------------------------------------
-# One worker, one game: the classic algorithm
+# One worker, one game: the classic algorithm, but for the statistics that a rollout holds
 
 
 def plainly_written_a3c(args, env, weights, updates: int):
@@ -629,7 +629,6 @@ def plainly_written_a3c(args, env, weights, updates: int):
     optimizer = torch.optim.Adam(w.values(), lr=1e-4, eps=1e-3, foreach=False, fused=False)
     game = SlowGame(SlowNormalizer(), args.hidden_size, args.count_lives, torch.float32)
     number, steps, rewards = 0, 0, []
-    over = False
 
     def begin_game(number):
         seed = game_seed(args.seed, TRAIN, 0, 0, number)
