@@ -192,6 +192,7 @@ def parts(args) -> dict[str, float]:
         (kernels.FastNetwork, "backward", "gradient: network"),
         (Game, "act", "environment"),
         (Game, "observation", "normaliser"),
+        (Player, "begin", "begin of a rollout"),
         (Player, "start", "new games"),
         (Hogwild, "pull", "copy weights"),
         (Hogwild, "push", "optimizer"),
@@ -199,14 +200,22 @@ def parts(args) -> dict[str, float]:
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
     for patch in patches:
         timed(*patch)
+    timed_pull, starts = Hogwild.pull, []
+
+    def pull(server: Hogwild, weights: torch.Tensor) -> None:
+        if not starts:  # the first rollout; the games have been made
+            seconds.clear()
+            starts.extend((time.perf_counter(), int(counts.sum())))
+        timed_pull(server, weights)
+
+    Hogwild.pull = pull
     server.max_steps = args.part_steps
-    start = time.perf_counter()
     training.train(0, args, server, make)
-    total = time.perf_counter() - start
+    start, steps_before = starts
+    seconds["everything else"] = time.perf_counter() - start - sum(seconds.values())
     for owner, name, function in originals:
         setattr(owner, name, function)
-    seconds["everything else"] = total - sum(seconds.values())
-    return {part: 1000 * s / int(counts.sum()) for part, s in seconds.items()}
+    return {part: 1000 * s / (int(counts.sum()) - steps_before) for part, s in seconds.items()}
 
 
 def matrix_product_speed() -> float:
