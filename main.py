@@ -81,7 +81,7 @@ ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
 # see benchmarks/README.md. A larger batch carries a longer step and has a larger gradient.
 RECIPE = {
     "lr": (1e-4, 3e-4),
-    "anneal_steps": (0, 5_000_000),
+    "anneal_steps": (0, 10_000_000),
     "tau": (1.0, 0.95),
     "entropy_coef": (0.01, 0.001),
     "max_grad_norm": (40.0, 200.0),

@@ -199,7 +199,7 @@ def test_one_game_per_worker_learns_by_the_classic_settings_unless_told_otherwis
     recipe = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
     one, several = build("--envs-per-worker", "1").args, build("--envs-per-worker", "2").args
     assert [getattr(one, name) for name in recipe] == [1e-4, 0, 1.0, 0.01, 40.0]
-    assert [getattr(several, name) for name in recipe] == [3e-4, 5_000_000, 0.95, 0.001, 200.0]
+    assert [getattr(several, name) for name in recipe] == [3e-4, 10_000_000, 0.95, 0.001, 200.0]
     assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.tau == 1.0
     assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.entropy_coef == 0.0
 
