@@ -356,10 +356,10 @@ class Normalizer:
     def hold(self) -> None:
         """Normalise by the present statistics until the next hold(); frames are still taken in.
 
-        Young statistics are not held: some games begin with pictures of one colour.
+        Young statistics are not held, nor those of flat pictures, with which some games begin.
         """
         count, mean, std = self.state.tolist()
-        self.held = (mean, std) if count >= HELD_FROM else None
+        self.held = (mean, std) if count >= HELD_FROM and std > 1 else None
 
     def observe(self, frames: np.ndarray) -> np.ndarray:
         """(N, 80, 80) uint8 to float32: takes in each frame in order, then normalises all."""

@@ -172,6 +172,7 @@ def parts(args) -> dict[str, float]:
     model = A3Clstm(int(make().action_space.n), args.hidden_size)
     server = Hogwild(flatten_parameters(model)[0], SharedAdam, 1)
     seconds: dict[str, float] = {}
+    inside: list[float] = []  # of the running functions, the time in those that they call
 
     def timed(owner, name: str, part: str) -> None:
         function = getattr(owner, name)
@@ -179,10 +180,14 @@ def parts(args) -> dict[str, float]:
         @functools.wraps(function)
         def wrapper(*args, **keywords):
             start = time.perf_counter()
+            inside.append(0.0)
             try:
                 return function(*args, **keywords)
             finally:
-                seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - start
+                elapsed = time.perf_counter() - start
+                seconds[part] = seconds.get(part, 0.0) + elapsed - inside.pop()
+                if inside:
+                    inside[-1] += elapsed
 
         setattr(owner, name, wrapper)
 
@@ -241,11 +246,13 @@ def run() -> None:
     )
     parser.add_argument("--rounds", type=number, default=5, help="alternations")
     parser.add_argument("--seconds", type=utils.positive_float, default=10.0, help="of each side")
-    parser.add_argument("--part-steps", type=number, default=3000, help="for the parts")
+    parser.add_argument("--part-steps", type=number, default=3200, help="for the parts")
     own = parser.parse_args()
     options = ["--env", own.env, "--envs-per-worker", str(own.envs_per_worker)]
     args = main.complete(main.build_parser().parse_args(options))  # the recipe
     vars(args).update(vars(own))
+    if args.part_steps < args.num_steps * args.envs_per_worker:
+        parser.error(f"--part-steps: at least {args.num_steps * args.envs_per_worker}, a rollout")
     try:
         make_env(args.env, game_config(read_config(CONFIG), args.env)).close()
     except ValueError as error:

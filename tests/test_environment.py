@@ -778,14 +778,16 @@ def test_held_statistics_are_shown_while_new_frames_are_taken_in():
     np.testing.assert_allclose(normalizer.observe(frames[120:]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_statistics_of_a_flat_first_picture_are_not_held():
-    """Amidar and others begin so: their deviation is 0, and all that follows would be huge."""
-    frames, normalizer, expected = random_frames(10), Normalizer(), Normalizer()
-    frames[0] = 0
+@pytest.mark.parametrize(("count", "flat"), [(1, True), (99, False), (150, True)])
+def test_statistics_of_few_or_flat_pictures_are_not_held(count, flat):
+    """Amidar and others begin flat: the deviation is 0, and all that follows would be huge."""
+    frames, normalizer, expected = random_frames(160), Normalizer(), Normalizer()
+    if flat:
+        frames[:count] = 7
     for n in normalizer, expected:
-        n.observe(frames[:1])
+        n.observe(frames[:count])
     normalizer.hold()
-    assert np.array_equal(normalizer.observe(frames[1:]), expected.observe(frames[1:]))
+    assert np.array_equal(normalizer.observe(frames[count:]), expected.observe(frames[count:]))
 
 
 @pytest.mark.parametrize("make_state", [np.zeros, lambda n: torch.zeros(n, dtype=torch.float64)])
