@@ -576,9 +576,25 @@ def make_backward(layer: Layer):
     pitch, inputs, taps = layer.pitch, layer.inputs, layer.taps
     rows, part = ROWS, taps if LANES == 16 else taps // 2  # of a filter, per call
     rest = kernel % rows
-    filter_rows = make_rows(LANES, part // LANES, rows)
-    last_rows = make_rows(LANES, part // LANES, rest or 1)
     patch_row = make_rows(LANES, part // LANES, 1)
+
+    def make_add_filter_rows(count):
+        add_rows = make_rows(LANES, part // LANES, count)
+
+        @njit(nogil=True)
+        def add_filter_rows(k, x, x_at, d_w, of_channel, by_channel, channel_factor):
+            """Adds what is listed by channel to rows k to k + count - 1 of all filters."""
+            for channel in range(outputs):
+                for j in range(0, taps, part):
+                    add_rows(
+                        d_w, (k * outputs + channel) * taps + j, outputs * taps,
+                        x, x_at + k * pitch + j, pitch,
+                        by_channel, channel_factor, channel * pooled, of_channel[channel],
+                    )  # fmt: skip
+
+        return add_filter_rows
+
+    add_filter_rows, add_last_rows = make_add_filter_rows(rows), make_add_filter_rows(rest or 1)
 
     @njit(nogil=True)
     def add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor):
@@ -589,22 +605,9 @@ def make_backward(layer: Layer):
                 total += _get(channel_factor, i)
             d_bias[channel] += total
         for k in range(0, kernel - rest, rows):
-            for channel in range(outputs):
-                for j in range(0, taps, part):
-                    filter_rows(
-                        d_w, (k * outputs + channel) * taps + j, outputs * taps,
-                        x, x_at + k * pitch + j, pitch,
-                        by_channel, channel_factor, channel * pooled, of_channel[channel],
-                    )  # fmt: skip
+            add_filter_rows(k, x, x_at, d_w, of_channel, by_channel, channel_factor)
         if rest > 0:
-            k = kernel - rest
-            for channel in range(outputs):
-                for j in range(0, taps, part):
-                    last_rows(
-                        d_w, (k * outputs + channel) * taps + j, outputs * taps,
-                        x, x_at + k * pitch + j, pitch,
-                        by_channel, channel_factor, channel * pooled, of_channel[channel],
-                    )  # fmt: skip
+            add_last_rows(kernel - rest, x, x_at, d_w, of_channel, by_channel, channel_factor)
         of_channel[:outputs] = 0
 
     @njit(nogil=True)
