@@ -139,6 +139,12 @@ def build_parser() -> LineParser:
     learning.add_argument(
         "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
     )
+    add_truth(
+        learning, "--reward-ends-return", default=False,
+        help="what follows a reward counts for nothing that was done before it; for games where "
+        "each reward decides a rally, such as Pong, with a --gamma of 0.998 or more; elsewhere it "
+        "makes short-sighted",
+    )
     learning.add_argument(
         "-t", "--tau", type=unit_interval, metavar="T",
         help=f"lambda of generalised advantage estimation {defaults('tau')}",

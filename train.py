@@ -57,12 +57,17 @@ def returns_and_advantages(
     ended: Tensor,
     gamma: float,
     gae_lambda: float,
+    reward_ends_return: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """n-step discounted returns and generalised advantages, each (T, E).
 
     A return runs to the end of the rollout or of the episode, whichever is first, and adds
     `next_values` there. Nothing flows across an end. Arguments as in Rollout.
+    reward_ends_return: it ends with the first reward that is not 0, too, and adds nothing there.
     """
+    if reward_ends_return:
+        scored = rewards != 0
+        next_values, ended = torch.where(scored, 0.0, next_values), ended | scored
     returns, advantages = torch.empty_like(rewards), torch.empty_like(rewards)
     following = next_values[-1]
     advantage = torch.zeros_like(following)
@@ -178,7 +183,7 @@ def train(
             break
         values, logits, actions, rewards, next_values, ended = rollout
         returns, advantages = returns_and_advantages(
-            rewards, values, next_values, ended, args.gamma, args.tau
+            rewards, values, next_values, ended, args.gamma, args.tau, args.reward_ends_return
         )
         values.requires_grad_()
         logits.requires_grad_()

@@ -101,7 +101,7 @@ def gradients(
             continue
         values, logits, actions, rewards, next_values, ended = rollout
         returns, advantages = returns_and_advantages(
-            rewards, values, next_values, ended, args.gamma, args.tau
+            rewards, values, next_values, ended, args.gamma, args.tau, args.reward_ends_return
         )
         outputs = (values.requires_grad_(), logits.requires_grad_())
         loss = a3c_loss(*outputs, actions, returns, advantages)
@@ -159,6 +159,7 @@ def run() -> None:
     parser.add_argument("--envs-per-worker", type=number, default=8, help="games of a rollout")
     parser.add_argument("--gamma", type=fraction, default=0.99, help="discount factor")
     parser.add_argument("--tau", type=fraction, default=0.95, help="lambda of the advantages")
+    utils.add_truth(parser, "--reward-ends-return", default=False, help="as in main.py")
     args = parser.parse_args()
     if args.rollouts < 4:
         parser.error("--rollouts: 4 or more")

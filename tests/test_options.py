@@ -96,6 +96,12 @@ def test_an_option_of_learning_changes_the_gradients(options):
     assert any(not torch.equal(a, b) for a, b in pairs)
 
 
+def test_reward_ends_return_changes_the_gradients_of_a_game_with_rewards():
+    pong = ("--env", "Pong-v0", "--num-steps", "80")  # a point is lost after 50 to 70 steps
+    pairs = zip(gradients(*pong), gradients(*pong, "--reward-ends-return"), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
 def test_workers_play_different_games():
     pairs = zip(gradients(rank=1), default_gradients(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
@@ -127,6 +133,8 @@ def test_count_lives_ends_training_episodes():
         (("--load", "False"), "load", False),
         (("--load", "false"), "load", False),
         (("-ld", "0"), "load", False),
+        ((), "reward_ends_return", False),
+        (("--reward-ends-return",), "reward_ends_return", True),
         ((), "shared_optimizer", True),
         (("--shared-optimizer", "False"), "shared_optimizer", False),
         (("-so", "False"), "shared_optimizer", False),

@@ -193,12 +193,16 @@ class SlowGame:
             self.forget()
 
 
-def slow_returns(rewards, values, next_values, ended, gamma, gae_lambda):
+def slow_returns(
+    rewards, values, next_values, ended, gamma, gae_lambda, reward_ends_return=False
+):
     """Returns and advantages of one game, by their definitions; all arguments are lists."""
     returns, advantages = [], []
+    stops = reward_ends_return  # at a reward
+    next_values = [0 if stops and r else v for r, v in zip(rewards, next_values, strict=True)]
     for t in range(len(rewards)):
         last = t
-        while last < len(rewards) - 1 and not ended[last]:
+        while last < len(rewards) - 1 and not ended[last] and not (stops and rewards[last]):
             last += 1
         discounted = [gamma ** (k - t) * rewards[k] for k in range(t, last + 1)]
         returns.append(sum(discounted) + gamma ** (last + 1 - t) * next_values[last])
@@ -215,8 +219,9 @@ def slow_loss(games, args) -> torch.Tensor:
     for game in games:
         values, _, _, rewards, next_values, ended = zip(*game.steps, strict=True)
         returns, advantages = slow_returns(
-            rewards, [v.item() for v in values], next_values, ended, args.gamma, args.tau
-        )
+            rewards, [v.item() for v in values], next_values, ended, args.gamma, args.tau,
+            args.reward_ends_return,
+        )  # fmt: skip
         for (value, logits, action, *_), R, A in zip(game.steps, returns, advantages, strict=True):
             log_pi = logits - logits.exp().sum().log()
             entropy = -sum(x.exp() * x for x in log_pi)
@@ -293,23 +298,28 @@ def relative_error(a, b) -> float:
 
 @pytest.mark.parametrize("games", [1, 4])
 @pytest.mark.parametrize(("gamma", "gae_lambda"), [(0.99, 1.0), (0.9, 0.7), (0.5, 0.0)])
-def test_returns_and_advantages_equal_their_definitions(games, gamma, gae_lambda):
+@pytest.mark.parametrize("reward_ends_return", [False, True])
+def test_returns_and_advantages_equal_their_definitions(
+    games, gamma, gae_lambda, reward_ends_return
+):
     rng = np.random.default_rng(1)
     for length in (1, 2, 7, 20):
         shape = (length, games)
-        rewards, values, next_values = rng.normal(size=(3, *shape))
+        values, next_values = rng.normal(size=(2, *shape))
+        rewards = rng.choice([-1.0, 0.0, 0.5], shape, p=[0.2, 0.6, 0.2])
         fates, p = ("on", "game over", "life lost", "time limit"), (0.7, 0.1, 0.1, 0.1)
         fate = rng.choice(fates, shape, p=p)
         ended = fate != "on"
         next_values[(fate == "game over") | (fate == "life lost")] = 0.0
         returns, advantages = returns_and_advantages(
-            *map(torch.from_numpy, (rewards, values, next_values, ended)), gamma, gae_lambda
-        )
+            *map(torch.from_numpy, (rewards, values, next_values, ended)), gamma, gae_lambda,
+            reward_ends_return,
+        )  # fmt: skip
         assert returns.shape == advantages.shape == shape
         for game in range(games):
             expected = slow_returns(
                 *(x[:, game].tolist() for x in (rewards, values, next_values, ended)),
-                gamma, gae_lambda,
+                gamma, gae_lambda, reward_ends_return,
             )  # fmt: skip
             np.testing.assert_allclose(returns[:, game], expected[0], rtol=1e-12, atol=1e-12)
             np.testing.assert_allclose(advantages[:, game], expected[1], rtol=1e-12, atol=1e-12)
@@ -444,14 +454,22 @@ def test_a_rollout_of_several_games_goes_on_past_their_ends(count_lives):
 # Known answer
 
 
-def test_with_reward_1_for_ever_and_only_time_limits_the_value_is_that_of_for_ever():
+@pytest.mark.parametrize(("reward_ends_return", "value"), [(False, 10), (True, 1)])
+def test_with_reward_1_for_ever_and_only_time_limits_the_value_is_that_of_for_ever(
+    reward_ends_return, value
+):
     """1 / (1 - gamma) = 10. If a time limit were an end, no value could exceed 5.7.
+
+    Where a reward ends the return it is 1.
 
     Measured: 9.3 for the first picture, 10.6 to 10.8 for the others, which come down slowly: the
     network tells the LSTM's first state from the later ones with difficulty.
     """
     limit, hidden_size = 8, 16
-    args = options(gamma=0.9, num_steps=5, hidden_size=hidden_size, entropy_coef=0.0, lr=0.02)
+    args = options(
+        gamma=0.9, num_steps=5, hidden_size=hidden_size, entropy_coef=0.0, lr=0.02,
+        reward_ends_return=reward_ends_return,
+    )  # fmt: skip
     weights = initial_weights(2, hidden_size)
     server = Hogwild(weights, SharedSGD, 1, max_steps=1000)
     train(0, args, server, unseeded(functools.partial(Endless, limit)))
@@ -464,7 +482,7 @@ def test_with_reward_1_for_ever_and_only_time_limits_the_value_is_that_of_for_ev
     values = []
     while not game.over:
         values.append(float(player.step(greedy=True).value))
-    assert values == pytest.approx([10] * limit, abs=1.5)
+    assert values == pytest.approx([value] * limit, rel=0.15)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -505,15 +523,18 @@ def wait_until(condition, server, processes, seconds: float) -> None:
         assert not dead or server.stopped, "a worker has died"
 
 
-@pytest.mark.parametrize("envs_per_worker", [1, 2])
+@pytest.mark.parametrize(
+    ("envs_per_worker", "reward_ends_return"), [(1, False), (2, False), (2, True)]
+)
 def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
-    tmp_path, envs_per_worker
+    tmp_path, envs_per_worker, reward_ends_return
 ):
     """Two processes at once; not an earlier gradient, not a sum, nothing between the pushes."""
     lr, hidden_size, num_actions = 0.01, 16, 3
     args = options(
-        envs_per_worker=envs_per_worker, num_steps=4, hidden_size=hidden_size, tau=0.9, lr=lr
-    )
+        envs_per_worker=envs_per_worker, num_steps=4, hidden_size=hidden_size, tau=0.9, lr=lr,
+        reward_ends_return=reward_ends_return,
+    )  # fmt: skip
     weights = initial_weights(num_actions, hidden_size)
     server = WitnessedHogwild(tmp_path, weights, SharedSGD, 2)
     make_env = unseeded(
@@ -526,16 +547,18 @@ def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
     diaries = read_diaries(tmp_path)
     assert len(diaries) == 2
     for diary in diaries:
-        checked = 0
+        errors = []
         for (number, _, before, _, after), gradient, _ in replay(diary, args, num_actions):
             history[number] = before, after
-            if checked < 8:
+            if len(errors) < 8:
                 change = after.astype(np.float64) - before
-                # Up to 1.4e-3 measured: a near-tie in a max-pool falls differently in float64, and
-                # the difference of two float32 weights is rough. A wrong gradient is off by 1.
-                assert relative_error(change, -lr * gradient) < 1e-2
-            checked += 1
-        assert checked >= 6
+                errors.append(relative_error(change, -lr * gradient))
+        assert len(errors) >= 6
+        # The difference of two float32 weights is rough. In some a near-tie in a max-pool falls
+        # differently in float64: of one filter of conv4, with all below it, 1.4e-2 measured. A
+        # wrong gradient is off by 1.
+        assert np.median(errors) < 1e-3
+        assert max(errors) < 5e-2
     assert sorted(history) == list(range(len(history)))
     for number, (before, _) in history.items():
         np.testing.assert_array_equal(before, history[number - 1][1] if number else weights)
