@@ -305,8 +305,8 @@ def test_returns_and_advantages_equal_their_definitions(
     rng = np.random.default_rng(1)
     for length in (1, 2, 7, 20):
         shape = (length, games)
-        values, next_values = rng.normal(size=(2, *shape))
-        rewards = rng.choice([-1.0, 0.0, 0.5], shape, p=[0.2, 0.6, 0.2])
+        rewards, values, next_values = rng.normal(size=(3, *shape))
+        rewards[rng.random(shape) < 0.5] = 0.0
         fates, p = ("on", "game over", "life lost", "time limit"), (0.7, 0.1, 0.1, 0.1)
         fate = rng.choice(fates, shape, p=p)
         ended = fate != "on"
@@ -524,7 +524,7 @@ def wait_until(condition, server, processes, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("envs_per_worker", "reward_ends_return"), [(1, False), (2, False), (2, True)]
+    ("envs_per_worker", "reward_ends_return"), [(1, False), (2, False), (1, True)]
 )
 def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
     tmp_path, envs_per_worker, reward_ends_return
@@ -554,11 +554,10 @@ def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
                 change = after.astype(np.float64) - before
                 errors.append(relative_error(change, -lr * gradient))
         assert len(errors) >= 6
-        # The difference of two float32 weights is rough. In some a near-tie in a max-pool falls
-        # differently in float64: of one filter of conv4, with all below it, 1.4e-2 measured. A
-        # wrong gradient is off by 1.
+        # Up to 1.4e-3 measured: a near-tie in a max-pool falls differently in float64, and the
+        # difference of two float32 weights is rough. A wrong gradient is off by 1.
         assert np.median(errors) < 1e-3
-        assert max(errors) < 5e-2
+        assert max(errors) < 1e-2
     assert sorted(history) == list(range(len(history)))
     for number, (before, _) in history.items():
         np.testing.assert_array_equal(before, history[number - 1][1] if number else weights)
