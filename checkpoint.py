@@ -133,6 +133,16 @@ def describe(
     }
 
 
+def origin(description: dict) -> dict:
+    """What a run that starts from these weights keeps of their description; None for what it lacks.
+
+    Its own agent steps and seconds begin at 0; those of all "loaded", one in the other, belong to
+    its weights as well.
+    """
+    keys = ("agent_steps", "seconds", "score", "command", "sha256", "loaded")
+    return {key: description.get(key) for key in keys}
+
+
 def load_file(path: Path) -> tuple[dict, str]:
     """Load what torch.save wrote, tensors and plain types only, onto the CPU.
 

@@ -268,6 +268,7 @@ class Run:
             "seed": args.seed,
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": checkpoint.versions(),
+            "loaded": None,  # the weights that this run started from, see checkpoint.origin
         }
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
@@ -278,10 +279,12 @@ class Run:
         if resumed:
             checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
             normalizer = checkpoint.normalizer_state(self.files.checkpoint, resumed)
+            self.description["loaded"] = resumed.get("loaded")
         elif args.load:
             path = Path(args.load_model_dir, self.files.model.name)
             state_dict, description = checkpoint.load_model(path)
             checkpoint.load_weights(path, self.model, state_dict)
+            self.description["loaded"] = checkpoint.origin(description or {})
             if description:
                 normalizer = checkpoint.normalizer_state(path, description)
                 if description["actions"] != actions:
@@ -354,6 +357,7 @@ class Run:
             "best_score": None if math.isnan(best_score) else best_score,
             "normalizer": dict(zip(("count", "mean", "std"), normalizer, strict=True)),
             "args": vars(self.args),
+            "loaded": self.description["loaded"],
         }
         data = checkpoint.to_bytes(content)
         checkpoint.write_atomically(self.files.checkpoint, lambda file: file.write(data))

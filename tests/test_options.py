@@ -249,6 +249,26 @@ def test_load_starts_from_the_weights_and_normaliser_of_load_model_dir():
     assert not torch.equal(build("--seed", "2").server.parameter, first.server.parameter)
 
 
+def test_weights_keep_the_record_of_those_that_they_started_from():
+    first = build()
+    assert first.description["loaded"] is None
+    for steps, folder in ((7, "a"), (5, "b")):
+        Path(folder).mkdir()
+        path = Path(folder, "Pong-v0.dat")
+        description = checkpoint.describe(first.description, steps, 1.0, [5.0, 80.0, 40.0], 2.5)
+        checkpoint.save_model(path, first.model.state_dict(), description)
+        first = build("--load", "--load-model-dir", folder)
+    assert first.description["loaded"]["agent_steps"] == 5
+    assert first.description["loaded"]["loaded"]["agent_steps"] == 7
+    first.files.model.parent.mkdir()
+    first.save(last=True)
+    _, description = checkpoint.load_model(first.files.model)
+    assert description["loaded"] == first.description["loaded"]
+    assert build("--resume").description["loaded"] == description["loaded"]
+    first.files.model.with_suffix(".json").unlink()  # as with weights of the classic suite
+    assert not any(build("--load").description["loaded"].values())
+
+
 def test_files_go_to_the_folders_of_the_options():
     files = build("-smd", "models", "-lg", "records", "--env", "ALE/Pong-v5").files
     assert files.model == Path("models/ALE-Pong-v5.dat")
