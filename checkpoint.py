@@ -74,6 +74,7 @@ DESCRIPTION_TYPES = {  # of what is read from ENV.json
     "skip_rate": int,
     "agent_steps": int,
     "score": (float, int, type(None)),
+    "loaded": (dict, type(None)),
 }
 RELOADS = 10  # attempts to find weights and description that belong together
 CSV_HEADER = ["seconds", "agent_steps", "score", "length"]
@@ -136,11 +137,22 @@ def describe(
 def origin(description: dict) -> dict:
     """What a run that starts from these weights keeps of their description; None for what it lacks.
 
-    Its own agent steps and seconds begin at 0; those of all "loaded", one in the other, belong to
-    its weights as well.
+    The run counts its agent steps and seconds from 0; what its weights have had in all is the sum
+    down the chain of "loaded".
     """
     keys = ("agent_steps", "seconds", "score", "command", "sha256", "loaded")
     return {key: description.get(key) for key in keys}
+
+
+def all_steps(description: dict | None) -> int | None:
+    """Agent steps that the weights have had, down the chain of "loaded"; None if not known."""
+    steps = 0
+    while isinstance(description, dict) and isinstance(description.get("agent_steps"), int):
+        steps += description["agent_steps"]
+        description = description.get("loaded")
+        if description is None:
+            return steps
+    return None
 
 
 def load_file(path: Path) -> tuple[dict, str]:

@@ -237,12 +237,13 @@ def histogram(scores: Sequence[float]) -> list[str]:
     ]
 
 
+def _known(agent_steps: int | None) -> int | str:
+    return "an unknown number of" if agent_steps is None else agent_steps
+
+
 def report(summary: dict, num_episodes: int) -> list[str]:
     """The lines that close an evaluation; num_episodes: how many games it was to have."""
     error, skip = summary["standard_error"], summary["frame_skip"]
-    agent_steps = summary["agent_steps"]
-    if agent_steps is None:
-        agent_steps = "an unknown number of"
     interrupted = f"interrupted after {summary['episodes']} of {num_episodes}, the shortest: "
     lines = [
         (interrupted if summary["episodes"] < num_episodes else "")
@@ -253,8 +254,9 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     if len(set(summary["scores"])) > 1:
         lines += histogram(summary["scores"])
     lines += [
-        f"{summary['env']} after {agent_steps} agent steps of training, {summary['policy']} "
-        f"actions, seed {summary['seed']}, skip of {' or '.join(map(str, skip))} frames, "
+        f"{summary['env']} after {_known(summary['agent_steps'])} agent steps of training, "
+        f"{summary['policy']} actions, seed {summary['seed']}, "
+        f"skip of {' or '.join(map(str, skip))} frames, "
         f"sticky actions {summary['repeat_action_probability']:g}, at most {summary['time_limit']}",
         f"{sum(summary['lengths'])} agent steps, {summary['speed']:.0f} steps/s",
     ]
@@ -324,7 +326,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         state = np.array(checkpoint.normalizer_state(path, description))
         normalizer = Normalizer(state, frozen=True)
     count_lives, greedy = trained.get("count_lives", True), not args.stochastic
-    agent_steps = str(trained.get("agent_steps", "an unknown number of"))
+    agent_steps = checkpoint.all_steps(description)
     seeds = [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)]
 
     os.makedirs(args.log_dir, exist_ok=True)
@@ -333,7 +335,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     bar = progress_bar if in_terminal and not args.render else no_bar
     log = Path(args.log_dir, f"{name}_mon_log")
     logger = setup_logger(log.name, log, terminal=Above(console) if in_terminal else None)
-    logger.info(f"{path}: {agent_steps} agent steps")
+    logger.info(f"{path}: {_known(agent_steps)} agent steps")
     if not description:
         logger.info("no description beside it: each game starts a normaliser of its own")
     results: list[Result] = []
@@ -362,7 +364,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     summary = {
         **summarize(args, results, has_chance(spec, actions, greedy)),
         **protocol(args, spec, skip_rate, count_lives),
-        "agent_steps": trained.get("agent_steps"),  # of training
+        "agent_steps": agent_steps,  # of training
         "sha256": sha256,
         "speed": round(sum(r.length for r in results) / (time.monotonic() - started), 1),
     }

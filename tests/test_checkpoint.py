@@ -751,3 +751,18 @@ def test_a_run_that_is_already_stopped_plays_nothing(tmp_path):
     assert run.started == 0
     assert not run.files.model.exists()
     assert not run.files.csv.exists()
+
+
+@pytest.mark.parametrize(
+    ("description", "steps"),
+    [
+        (None, None),  # weights without a description
+        ({"agent_steps": 7}, 7),  # written before "loaded"
+        ({"agent_steps": 7, "loaded": None}, 7),
+        ({"agent_steps": 7, "loaded": {"agent_steps": 5, "loaded": {"agent_steps": 3}}}, 15),
+        ({"agent_steps": 7, "loaded": {"agent_steps": None}}, None),  # started from such weights
+        ({"agent_steps": 7, "loaded": {"agent_steps": 5, "loaded": "nonsense"}}, None),
+    ],
+)
+def test_all_steps_are_those_of_the_run_and_of_what_it_loaded(description, steps):
+    assert checkpoint.all_steps(description) == steps
