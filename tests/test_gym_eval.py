@@ -60,6 +60,7 @@ def save(folder: Path, env: str, weights, described: bool = True) -> Path:
         env_id = env.replace("ALE-", "ALE/")
         actions = make_env(env_id, game_config(read_config(CONFIG), env_id)).action_meanings
         run = {"env": env_id, "actions": actions, "count_lives": True, "skip_rate": 4}
+        run["loaded"] = {"agent_steps": 1000}
         description = checkpoint.describe(run, 1234, 5.0, NORMALIZER, 1.5)
         checkpoint.save_model(path, weights, description)
     else:
@@ -133,7 +134,7 @@ def test_as_a_program_it_writes_a_line_per_game_and_the_summary(models, played, 
     assert sorted(os.listdir(tmp_path)) == ["Pong-v0_eval.json", "Pong-v0_mon_log"]
     log = (tmp_path / "Pong-v0_mon_log").read_text()
     assert log == done.stdout
-    assert "1234 agent steps" in log
+    assert "2234 agent steps" in log  # its own and those of what it loaded
     games = re.findall(r" : game (\d+), reward sum: (\S+), length (\d+), reward mean: \S+\n", log)
     assert sorted(int(index) for index, _, _ in games) == [0, 1]
     found = summary(tmp_path)
@@ -181,7 +182,7 @@ def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, c
     assert run(models, tmp_path, *options) == 0
     output = capsys.readouterr().out
     found = summary(tmp_path, "Skiing-v0")
-    assert found["agent_steps"] == 1234
+    assert found["agent_steps"] == 2234
     assert found["sha256"] == checkpoint.load_model(models / "Skiing-v0.dat")[1]["sha256"]
     assert found["median"] == sorted(found["scores"])[2]
     assert found["min"] == min(found["scores"])
