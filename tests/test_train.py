@@ -95,11 +95,23 @@ def named_tensors(vector, num_actions: int, hidden_size: int, dtype=torch.float6
     return tensors
 
 
-def slow_network(w: dict, picture, hx, cx):
-    """V (a number), logits (actions,) and the new LSTM state of one picture (80, 80)."""
+def smallest_lead(x) -> float:
+    """By how much the closest 2x2 window of a max-pool, then relu, is decided; x: (1, C, H, W)."""
+    windows = F.unfold(x.transpose(0, 1), 2, stride=2)
+    first, second = windows.topk(2, dim=1).values.unbind(1)
+    return float((first - second).masked_fill(first <= 0, math.inf).min())
+
+
+def slow_network(w: dict, picture, hx, cx, leads: list | None = None):
+    """V (a number), logits (actions,) and the new LSTM state of one picture (80, 80).
+
+    leads takes the smallest lead in the max-pools of the third and the fourth layer.
+    """
     x = picture[None, None]
     for name, padding in (("conv1", 2), ("conv2", 1), ("conv3", 1), ("conv4", 1)):
         x = F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], padding=padding)
+        if leads is not None and name in ("conv3", "conv4"):
+            leads.append(smallest_lead(x.detach()))
         x = F.max_pool2d(x, 2).relu()
     gates = w["lstm.weight_ih"] @ x.flatten() + w["lstm.bias_ih"]
     gates = gates + w["lstm.weight_hh"] @ hx + w["lstm.bias_hh"]
@@ -146,11 +158,11 @@ class SlowGame:
     def __init__(self, normalize, hidden_size: int, count_lives: bool, dtype=torch.float64):
         self.normalize, self.hidden_size = normalize, hidden_size
         self.count_lives, self.dtype = count_lives, dtype
-        self.steps = []
+        self.steps, self.leads = [], []
 
     def begin_rollout(self, w: dict) -> None:
         self.w = w
-        self.steps = []
+        self.steps, self.leads = [], []
         if hasattr(self, "hx"):
             self.picture = self.normalize(self.screen, self.dtype)
             self.hx, self.cx = self.hx.detach(), self.cx.detach()
@@ -172,7 +184,7 @@ class SlowGame:
     def think(self) -> torch.Tensor:
         """The logits for the present picture."""
         self.value, self.logits, self.hx, self.cx = slow_network(
-            self.w, self.picture, self.hx, self.cx
+            self.w, self.picture, self.hx, self.cx, self.leads
         )
         return self.logits
 
@@ -547,17 +559,21 @@ def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
     diaries = read_diaries(tmp_path)
     assert len(diaries) == 2
     for diary in diaries:
-        errors = []
-        for (number, _, before, _, after), gradient, _ in replay(diary, args, num_actions):
+        errors, decided = [], []
+        for (number, _, before, _, after), gradient, games in replay(diary, args, num_actions):
             history[number] = before, after
             if len(errors) < 8:
                 change = after.astype(np.float64) - before
                 errors.append(relative_error(change, -lr * gradient))
+                # A window that is nearly a tie can fall the other way in float32: up to 1.1e-2
+                # measured, with leads below 1e-6; otherwise 8e-5. A wrong gradient is off by 1.
+                if min(lead for game in games for lead in game.leads) > 1.5e-6:
+                    decided.append(errors[-1])
         assert len(errors) >= 6
-        # Up to 1.4e-3 measured: a near-tie in a max-pool falls differently in float64, and the
-        # difference of two float32 weights is rough. A wrong gradient is off by 1.
         assert np.median(errors) < 1e-3
-        assert max(errors) < 1e-2
+        assert max(errors) < 0.2
+        assert len(decided) >= 2
+        assert max(decided) < 1e-2
     assert sorted(history) == list(range(len(history)))
     for number, (before, _) in history.items():
         np.testing.assert_array_equal(before, history[number - 1][1] if number else weights)
