@@ -17,7 +17,7 @@ from player import env_seed, play_games
 from utils import EVALUATE, game_seed
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = ("Pong-v0",)
+PUBLISHED = ("Pong-v0", "Breakout-v0")
 STEPS = 1000
 
 every_model = pytest.mark.parametrize("env_id", PUBLISHED)
