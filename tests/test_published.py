@@ -11,39 +11,40 @@ from test_model import CLASSIC_LAYOUT
 
 import checkpoint
 import kernels
-from environment import Normalizer, file_name, game_config, make_env, read_config
+from environment import FIRE_PRESSES, Normalizer, file_name, game_config, make_env, read_config
 from gym_eval import build_model
 from player import env_seed, play_games
 from utils import EVALUATE, game_seed
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = ("Pong-v0", "Breakout-v0")
+PUBLISHED = ("Pong-v0", "seed-1/Pong-v0", "Breakout-v0")
 STEPS = 1000
 
-every_model = pytest.mark.parametrize("env_id", PUBLISHED)
+every_model = pytest.mark.parametrize("name", PUBLISHED)
 
 
-def load(env_id):
-    path = ROOT / "trained_models" / f"{file_name(env_id)}.dat"
+def load(name):
+    path = ROOT / "trained_models" / f"{name}.dat"
     return path, *checkpoint.load_model(path)  # compares the sha256
 
 
 @every_model
-def test_published_weights_have_the_classic_layout_and_a_description(env_id):
-    _, state_dict, description = load(env_id)
+def test_published_weights_have_the_classic_layout_and_a_description(name):
+    path, state_dict, description = load(name)
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     n = len(description["actions"])
     heads = {"actor_linear.weight": (n, 512), "actor_linear.bias": (n,)}
     assert shapes == CLASSIC_LAYOUT | heads
-    assert description["env"] == env_id
+    assert file_name(description["env"]) == path.stem
     assert description["score"] is not None
 
 
 @pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
 @every_model
-def test_published_weights_play_the_same_game_through_a_plain_forward_pass(env_id):
+def test_published_weights_play_the_same_game_through_a_plain_forward_pass(name):
     """The first steps of game 0 of `gym_eval.py --seed 1`, with model.py alone, one by one."""
-    path, state_dict, description = load(env_id)
+    path, state_dict, description = load(name)
+    env_id = description["env"]
     config = game_config(read_config(ROOT / "config.json"), env_id)
     make = functools.partial(make_env, env_id, config, description["skip_rate"], STEPS)
     model = build_model(path, state_dict, description["actions"], None)
@@ -61,12 +62,13 @@ def test_published_weights_play_the_same_game_through_a_plain_forward_pass(env_i
         score, length, over = score + float(reward), length + 1, terminated or truncated
 
     def press_fire():
-        for _ in range(2 if env.fire_action is not None else 0):
+        for _ in range(FIRE_PRESSES if env.fire_action is not None else 0):
             if not over:
                 act(env.fire_action)
 
     press_fire()
     lives = info["lives"]
+    lost = 0
     hx = cx = torch.zeros(1, model.hidden_size)
     while not over:
         obs = torch.from_numpy(frozen.observe(frame[None]))[None]  # (1, 1, 80, 80)
@@ -75,9 +77,12 @@ def test_published_weights_play_the_same_game_through_a_plain_forward_pass(env_i
         actions.append(int(logits.argmax()))
         act(actions[-1])
         if info["lives"] < lives:  # a training episode was one life
+            lost += 1
             press_fire()
             hx = cx = torch.zeros(1, model.hidden_size)
         lives = info["lives"]
     env.close()
+    assert description["count_lives"]
+    assert bool(lost) == (env.fire_action is not None) == ("Breakout" in name)
     assert (result.score, result.length) == (score, length)
     assert result.actions == hashlib.sha256(bytes(actions)).hexdigest()

@@ -99,7 +99,7 @@ def smallest_lead(x) -> float:
     """By how much the closest 2x2 window of a max-pool, then relu, is decided; x: (1, C, H, W)."""
     windows = F.unfold(x.transpose(0, 1), 2, stride=2)
     first, second = windows.topk(2, dim=1).values.unbind(1)
-    return float((first - second).masked_fill(first <= 0, math.inf).min())
+    return float(torch.where(first > 0, first - second.clamp(min=0), -first).min())
 
 
 def slow_network(w: dict, picture, hx, cx, leads: list | None = None):
