@@ -95,23 +95,27 @@ def named_tensors(vector, num_actions: int, hidden_size: int, dtype=torch.float6
     return tensors
 
 
-def smallest_lead(x) -> float:
-    """By how much the closest 2x2 window of a max-pool, then relu, is decided; x: (1, C, H, W)."""
-    windows = F.unfold(x.transpose(0, 1), 2, stride=2)
-    first, second = windows.topk(2, dim=1).values.unbind(1)
-    return float(torch.where(first > 0, first - second.clamp(min=0), -first).min())
+def other_way(x):
+    """x (1, C, H, W), moved to the other side where a max-pool with relu is nearly a tie, by 4e-6.
 
-
-def slow_network(w: dict, picture, hx, cx, leads: list | None = None):
-    """V (a number), logits (actions,) and the new LSTM state of one picture (80, 80).
-
-    leads takes the smallest lead in the max-pools of the third and the fourth layer.
+    A lead of less than 1.5e-6 can fall either way in float32; measured below 1e-6.
     """
+    windows = F.unfold(x.transpose(0, 1), 2, stride=2)  # (C, 4, windows)
+    top = windows.detach().topk(2, dim=1)
+    first, second = top.values.unbind(1)
+    lead = torch.where(first > 0, first - second.clamp(min=0), -first)
+    move = torch.where(first > 0, -4e-6, 4e-6) * (lead < 1.5e-6)
+    moved = windows.scatter_add(1, top.indices[:, :1], move[:, None].to(x.dtype))
+    return F.fold(moved, x.shape[2:], 2, stride=2).transpose(0, 1)
+
+
+def slow_network(w: dict, picture, hx, cx, ties_fall_the_other_way: bool = False):
+    """V (a number), logits (actions,) and the new LSTM state of one picture (80, 80)."""
     x = picture[None, None]
     for name, padding in (("conv1", 2), ("conv2", 1), ("conv3", 1), ("conv4", 1)):
         x = F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], padding=padding)
-        if leads is not None and name in ("conv3", "conv4"):
-            leads.append(smallest_lead(x.detach()))
+        if ties_fall_the_other_way and name in ("conv3", "conv4"):  # few windows, each weighs
+            x = other_way(x)
         x = F.max_pool2d(x, 2).relu()
     gates = w["lstm.weight_ih"] @ x.flatten() + w["lstm.bias_ih"]
     gates = gates + w["lstm.weight_hh"] @ hx + w["lstm.bias_hh"]
@@ -155,14 +159,16 @@ class SlowGame:
     w: named_tensors, set before each rollout.
     """
 
+    ties_fall_the_other_way = False  # in the max-pools, when it thinks
+
     def __init__(self, normalize, hidden_size: int, count_lives: bool, dtype=torch.float64):
         self.normalize, self.hidden_size = normalize, hidden_size
         self.count_lives, self.dtype = count_lives, dtype
-        self.steps, self.leads = [], []
+        self.steps = []
 
     def begin_rollout(self, w: dict) -> None:
         self.w = w
-        self.steps, self.leads = [], []
+        self.steps = []
         if hasattr(self, "hx"):
             self.picture = self.normalize(self.screen, self.dtype)
             self.hx, self.cx = self.hx.detach(), self.cx.detach()
@@ -184,7 +190,7 @@ class SlowGame:
     def think(self) -> torch.Tensor:
         """The logits for the present picture."""
         self.value, self.logits, self.hx, self.cx = slow_network(
-            self.w, self.picture, self.hx, self.cx, self.leads
+            self.w, self.picture, self.hx, self.cx, self.ties_fall_the_other_way
         )
         return self.logits
 
@@ -249,7 +255,7 @@ def slow_gradient(w: dict, games, args) -> torch.Tensor:
     return gradient * min(1.0, args.max_grad_norm / float(gradient.norm()))
 
 
-def replay(diary, args, num_actions: int):
+def replay(diary, args, num_actions: int, ties_fall_the_other_way: bool = False):
     """Learn again from what a worker wrote down: yields (push entry, gradient, games)."""
     normalize, games, w = SlowNormalizer(), {}, None
     for kind, *entry in diary:
@@ -262,6 +268,7 @@ def replay(diary, args, num_actions: int):
             which, picture, lives = entry
             if which not in games:
                 games[which] = SlowGame(normalize, args.hidden_size, args.count_lives)
+                games[which].ties_fall_the_other_way = ties_fall_the_other_way
                 games[which].begin_rollout(w)
             games[which].reset(picture, lives)
         elif kind == "step":
@@ -559,21 +566,18 @@ def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
     diaries = read_diaries(tmp_path)
     assert len(diaries) == 2
     for diary in diaries:
-        errors, decided = [], []
-        for (number, _, before, _, after), gradient, games in replay(diary, args, num_actions):
+        errors = []
+        both_ways = [replay(diary, args, num_actions, other) for other in (False, True)]
+        for ((number, _, before, _, after), one, _), (_, other, _) in zip(*both_ways, strict=True):
             history[number] = before, after
             if len(errors) < 8:
                 change = after.astype(np.float64) - before
-                errors.append(relative_error(change, -lr * gradient))
-                # A window that is nearly a tie can fall the other way in float32: up to 1.1e-2
-                # measured, with leads below 1e-6; otherwise 8e-5. A wrong gradient is off by 1.
-                if min(lead for game in games for lead in game.leads) > 1.5e-6:
-                    decided.append(errors[-1])
+                errors.append(min(relative_error(change, -lr * g) for g in (one, other)))
         assert len(errors) >= 6
+        # The difference of two float32 weights is rough: up to 8e-5 measured, and 1.4e-3 with
+        # near-ties in the max-pools. A wrong gradient is off by 1.
         assert np.median(errors) < 1e-3
-        assert max(errors) < 0.2
-        assert len(decided) >= 2
-        assert max(decided) < 1e-2
+        assert max(errors) < 1e-2
     assert sorted(history) == list(range(len(history)))
     for number, (before, _) in history.items():
         np.testing.assert_array_equal(before, history[number - 1][1] if number else weights)
