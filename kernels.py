@@ -101,6 +101,14 @@ else:
 BLOCK = 2 * LANES  # output channels that a tile computes together
 
 
+def _cached_njit(function):
+    """Compiled once for all processes and runs, or for each where no folder can hold the result."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache
+        return njit(nogil=True)(function)
+
+
 # ---------------------------------------------------------------------------------------------
 # Inner loops
 
@@ -781,7 +789,7 @@ def _take_picture(pictures, i, x, sample, old, changed):
         bits[at : at + WIDTH] = new_bits[new_at : new_at + WIDTH]
 
 
-@njit(cache=True, nogil=True)
+@_cached_njit
 def features(pictures, first, rows, like, w, bias, x, code, fresh, changed, last, out):
     """Features (maps, height, width) of these rows of the pictures, kept as samples first + row.
 
@@ -834,7 +842,7 @@ def features(pictures, first, rows, like, w, bias, x, code, fresh, changed, last
                 out[sample * FEATURES + channel * PIXELS + pixel] = last[pixel * MAPS + channel]
 
 
-@njit(cache=True, nogil=True)
+@_cached_njit
 def features_backward(
     d_out, steps, envs, w, x, code, fresh, d_last, d_x, d_w, d_bias, lists, factors
 ):
@@ -882,7 +890,7 @@ _products4, _products4_fetch = make_products(4, 4, False), make_products(4, 4, T
 _products1, _products1_fetch = make_products(1, 4, False), make_products(1, 4, True)
 
 
-@njit(cache=True, nogil=True)
+@_cached_njit
 def add_linear(x, envs, w, rows, length, out):
     """out (envs, rows) += x (envs, length) @ w (rows, length).T.
 

@@ -577,6 +577,22 @@ print(type(net).__name__)
     assert done.stdout.split() == ["PlainNetwork"], done.stderr
 
 
+@fast_only
+def test_where_no_folder_can_hold_the_compiled_kernels_they_are_compiled_anew():
+    script = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+import kernels
+assert kernels.features.stats.cache_path is None
+print("imported")
+"""
+    folder = Path(kernels.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["imported"], done.stderr
+
+
 def test_the_choice_is_made_once(monkeypatch):
     model = make_model()
     fast = FastNetwork if kernels.HAVE_NUMBA else PlainNetwork
