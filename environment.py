@@ -174,14 +174,19 @@ class Emulator(AtariEnv):
         self.first_seed = seed
         # Before the first interface is made: it prints a banner, in every process.
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-        super().__init__(
-            game=spec.game,
-            obs_type="grayscale",
-            frameskip=spec.frame_skip,
-            repeat_action_probability=spec.repeat_action_probability,
-            max_num_frames_per_episode=0,  # none: TimeLimit knows the id's limit
-            render_mode=render_mode,
-        )
+        try:
+            super().__init__(
+                game=spec.game,
+                obs_type="grayscale",
+                frameskip=spec.frame_skip,
+                repeat_action_probability=spec.repeat_action_probability,
+                max_num_frames_per_episode=0,  # none: TimeLimit knows the id's limit
+                render_mode=render_mode,
+            )
+        except RuntimeError as error:  # of SDL
+            if render_mode != "human":
+                raise
+            raise ValueError(f"ale-py cannot open its window: {error}") from error
         if actions is not None:
             self._action_set = [ale_py.Action[name] for name in actions]
             self.action_space = gym.spaces.Discrete(len(actions))

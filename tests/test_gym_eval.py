@@ -492,6 +492,12 @@ def test_as_a_program_too_a_missing_model_is_one_line(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_a_window_that_cannot_be_opened_is_one_line(models, tmp_path, monkeypatch, capsys, recwarn):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "none of SDL's")
+    code = run(models, tmp_path, *FIXED, "--render")
+    assert_refused(capsys, recwarn, code, "window")
+
+
 def test_render_shows_every_nth_game_and_changes_no_score(models, fixed, tmp_path, monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
