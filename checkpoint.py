@@ -45,6 +45,11 @@ class Files(NamedTuple):
             logs / "tensorboard" / name,
         )
 
+    @property
+    def failed_log(self) -> Path:
+        """What the log becomes when a run fails before it has learned anything."""
+        return self.log.with_name(f"{self.log.name}.failed")
+
     def kept(self, steps: int) -> Path:
         """Where --save-max keeps the best weights of that agent step."""
         return self.model.with_name(f"{self.model.stem}.step-{steps}.dat")
@@ -278,13 +283,23 @@ def _load_description(path: Path) -> dict | None:
 
 
 def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
-    """Rename from NAME.ext to NAME.old-N.ext, N new. Returns the (old, new) names."""
+    """Rename from NAME.ext to NAME.old-N.ext, N new. Returns the (old, new) names.
+
+    OSError: a file cannot be renamed, and none is.
+    """
     number = 1
     while any(_aside(path, number).exists() for path in paths):
         number += 1
-    renamed = [(path, _aside(path, number)) for path in paths]
-    for old, new in renamed:
-        old.rename(new)
+    renamed: list[tuple[Path, Path]] = []
+    try:
+        for old in paths:
+            new = _aside(old, number)
+            old.rename(new)
+            renamed.append((old, new))
+    except OSError:
+        for old, new in renamed:
+            new.rename(old)
+        raise
     return renamed
 
 

@@ -87,6 +87,7 @@ RECIPE = {
     "max_grad_norm": (40.0, 200.0),
 }
 RMSPROP_LR = 7e-4
+CROP_TABLE = str(Path(__file__).with_name("config.json"))
 
 
 def defaults(name: str) -> str:
@@ -187,12 +188,12 @@ def build_parser() -> LineParser:
 
     game = parser.add_argument_group("environment")
     game.add_argument(
-        "-evc", "--env-config", default=str(Path(__file__).with_name("config.json")),
-        metavar="FILE", help="crop table",
+        "-evc", "--env-config", metavar="FILE",
+        help="crop table (default: config.json beside main.py)",
     )
     game.add_argument(
-        "-mel", "--max-episode-length", type=positive_int, metavar="N",
-        help="agent steps after which a game is cut (default: the limit of the id)",
+        "-mel", "--max-episode-length", type=or_none(positive_int), metavar="N",
+        help="agent steps after which a game is cut; none, the default, is the limit of the id",
     )
     add_truth(
         game, "--count-lives", default=True, help="a lost life ends the training episode"
@@ -212,8 +213,9 @@ def build_parser() -> LineParser:
         "--eval-episodes", type=positive_int, default=8, metavar="N", help="games per evaluation"
     )
     evaluation.add_argument(
-        "--save-score-level", type=finite_float, metavar="S",
-        help="mean score below which no evaluation counts as the best (default: no level)",
+        "--save-score-level", type=or_none(finite_float), metavar="S",
+        help="mean score below which no evaluation counts as the best; none, the default, is no "
+        "level",
     )
     add_truth(
         evaluation, "-sm", "--save-max", default=False,
@@ -251,7 +253,7 @@ class Run:
         """
         self.args = args
         spec = parse_env_id(args.env)
-        config = game_config(read_config(args.env_config), args.env)
+        config = game_config(read_config(args.env_config or CROP_TABLE), args.env)
         self.make_env = functools.partial(
             make_env, args.env, config, args.skip_rate, args.max_episode_length
         )
@@ -272,8 +274,8 @@ class Run:
         }
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
-        # The LSTM's weights, gradient and Adam's two moments, before any of it is made.
-        require_shared_memory(4 * 4 * (4 * args.hidden_size) * (1024 + args.hidden_size))
+        # At least the LSTM's weights and one moment, before any of it is made; Hogwild checks all.
+        require_shared_memory(2 * 4 * (4 * args.hidden_size) * (1024 + args.hidden_size))
         self.model = A3Clstm(len(actions), args.hidden_size)
         normalizer = [0.0, 0.0, 0.0]
         if resumed:
@@ -393,10 +395,16 @@ class Run:
             self.board_failed = True
 
     def prepare_files(self, resumed: dict | None) -> None:
-        """Make room for this run's files. The caller holds the lock."""
+        """Make room for this run's files. The caller holds the lock.
+
+        ValueError, OSError: a file of the run cannot be read, renamed or written.
+        """
         for path in self.files.leftovers():
             path.unlink()
         if resumed:
+            if checkpoint.load_checkpoint(self.files.checkpoint)["steps"] != resumed["steps"]:
+                raise ValueError(f"{self.files.checkpoint}: written anew meanwhile; try again")
+            open(self.files.log, "ab").close()  # OSError now rather than in the middle
             # Rows newer than the checkpoint belong to steps that will be played again.
             rows = checkpoint.read_csv(self.files.csv, up_to_step=resumed["steps"])
             if self.files.csv.exists():
@@ -569,7 +577,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     With --resume, an option on the command line beats the saved one, which beats the default.
     """
     parser = build_parser()
-    args = complete(parser.parse_args(argv))
+    given = parser.parse_args(argv)
+    args = complete(argparse.Namespace(**vars(given)))
     if not args.resume:
         return args, None
     if args.load:
@@ -578,6 +587,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     path = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir).checkpoint
     resumed = checkpoint.load_checkpoint(path)
     saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
+    # On the command line, --lr stands in place of the list as well.
+    if given.lr is not None and not given.distributed_step_size:
+        saved["distributed_step_size"] = []
     session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
     args = complete(parser.parse_args(argv))
@@ -628,25 +640,34 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
         except Exception:
             logger.exception("the main process failed")  # what was learned is saved all the same
         finally:
-            if display:
-                display.stopping()
+            with contextlib.suppress(Exception):  # a display that fails must not keep it from that
+                if display:
+                    display.stopping()
             processes.stop(run.server)
-    run.write_tensorboard(logger, last=True)
     if display:  # errors and the last line are for the terminal as well
         stop_signal.before_exit = None
         with contextlib.suppress(OSError):  # the terminal may have gone
             print(*display.errors(), sep="", end="", flush=True)
         logger = setup_logger(run.files.log.name, run.files.log)
-    return 0 if finish(run, logger) and healthy else 1
+    saved = finish(run, logger, healthy)
+    run.write_tensorboard(logger, last=True)
+    return 0 if saved and healthy else 1
 
 
-def finish(run: Run, logger: logging.Logger) -> bool:
-    """The last save, after all other processes have ended. False if the weights are unusable."""
+def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
+    """The last save, after all other processes have ended. False if the weights are unusable.
+
+    healthy: nothing failed; otherwise the log, which may say why, stays in any case.
+    """
     server = run.server
     where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
     if not server.counts[:, UPDATES].any():
         logger.info(f"{where} before anything was learned; the files are as they were")
+        if not healthy and not server.first_step:
+            logger.info(f"the log is now {run.files.failed_log}")
         close_logger(logger)
+        if not healthy and not server.first_step:
+            run.files.log.replace(run.files.failed_log)
         run.undo_prepare_files()
         return True
     try:
@@ -683,7 +704,10 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     except (ValueError, OSError) as error:
         return _fail(str(error))
     try:
-        run.prepare_files(resumed)
+        try:
+            run.prepare_files(resumed)
+        except (ValueError, OSError) as error:
+            return _fail(str(error))
         if not args.quiet:
             for old, new in run.set_aside:
                 print(f"{old} of an earlier run is now {new.name}")
@@ -709,7 +733,8 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 
 def prepare_kernels(quiet: bool) -> None:
     """Compile the kernels once, before the workers load them from the cache on disk."""
-    if not quiet and not any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi")):
+    cached = any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi"))
+    if kernels.HAVE_NUMBA and not quiet and not cached:
         print("compiling the kernels; this takes a few seconds, the first time only", flush=True)
     kernels.compile_kernels()
 

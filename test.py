@@ -67,17 +67,21 @@ def test(
             f"episode length {np.mean([r.length for r in results]):.0f}, "
             f"reward mean {np.mean(scores):.4f}, agent steps {steps}, {speed:.1f} steps/s"
         )
+        # A disk may be full or gone for a while: the run goes on, and the other file is written.
+        try:
+            if is_best(score, float(server.evaluation[BEST_SCORE]), args.save_score_level):
+                state = checkpoint.describe(description, steps, seconds, normalizer, score)
+                checkpoint.save_model(files.model, model.state_dict(), state)
+                server.evaluation[BEST_SCORE] = score
+                if args.save_max:
+                    checkpoint.save_model(files.kept(steps), model.state_dict(), state)
+        except OSError as error:
+            logger.error(f"cannot save: {error}")
         try:
             checkpoint.append_csv(
                 files.csv, [(round(seconds, 1), steps, r.score, r.length) for r in results]
             )
-            if is_best(score, float(server.evaluation[BEST_SCORE]), args.save_score_level):
-                state = checkpoint.describe(description, steps, seconds, normalizer, score)
-                checkpoint.save_model(files.model, model.state_dict(), state)
-                if args.save_max:
-                    checkpoint.save_model(files.kept(steps), model.state_dict(), state)
-                server.evaluation[BEST_SCORE] = score
-        except OSError as error:  # the disk may be full for a while; the run goes on
+        except OSError as error:
             logger.error(f"cannot save: {error}")
         server.evaluation[LAST_SCORE] = score
         server.evaluation[LAST_STEPS] = steps

@@ -332,6 +332,24 @@ def test_one_number_for_all_files_of_a_run(tmp_path):
     assert found == {"Pong-v0.old-1.csv", "Pong-v0.old-2.dat", "Pong-v0.old-2.csv"}
 
 
+def test_all_files_of_a_run_are_set_aside_or_none(tmp_path, monkeypatch):
+    files = Files.of("Pong-v0", str(tmp_path), str(tmp_path))
+    for name in ("Pong-v0.dat", "Pong-v0.json", "Pong-v0.csv"):
+        (tmp_path / name).write_text(name)
+    before = set(os.listdir(tmp_path))
+    rename = Path.rename
+
+    def fail_at_csv(path, target):
+        if path.name == "Pong-v0.csv":
+            raise PermissionError("in use")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_at_csv)
+    with pytest.raises(PermissionError):
+        checkpoint.set_aside(files.existing())
+    assert set(os.listdir(tmp_path)) == before
+
+
 def test_nothing_to_set_aside_renames_nothing(tmp_path):
     assert Files.of("Pong-v0", str(tmp_path), str(tmp_path)).existing() == []
     assert checkpoint.set_aside([]) == []
@@ -575,6 +593,36 @@ def test_save_max_keeps_every_new_best_beside_the_current_one(tmp_path, save_max
         weights, description = saved_weights(run.files.kept(steps))
         assert (weights == number).all()
         assert (description["agent_steps"], description["score"]) == (steps, score)
+
+
+def test_rows_that_cannot_be_written_cost_no_weights(tmp_path):
+    run = Evaluations(tmp_path, same_scores(1, 5, 3))
+    set_weights = numbered_weights(run)
+
+    def during(game, time):
+        set_weights(game, time)
+        run.files.csv.mkdir(exist_ok=True)  # no file can be opened there
+
+    run.during = during
+    run.play()
+    assert evaluation_kept(run) == 1
+    assert sum("cannot save" in line for line in run.log()) == 3
+
+
+def test_a_copy_that_cannot_be_kept_leaves_the_best_score_that_of_the_weights(tmp_path):
+    run = Evaluations(tmp_path, same_scores(1, 5, 3))
+    set_weights = numbered_weights(run)
+
+    def during(game, time):
+        set_weights(game, time)
+        steps = run.server.counts[0, 0] = 100 * (game // PER_EVALUATION + 1)
+        run.files.kept(int(steps)).mkdir(exist_ok=True)  # in the way
+
+    run.during = during
+    run.args.save_max = True
+    run.play()
+    assert run.server.evaluation[BEST_SCORE] == run.best()[1]["score"] == 5
+    assert any("cannot save" in line for line in run.log())
 
 
 def test_what_is_saved_is_what_was_scored(tmp_path):

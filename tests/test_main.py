@@ -1,5 +1,6 @@
 """The run as a person sees it: real processes, real signals, real files."""
 
+import contextlib
 import math
 import os
 import re
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import checkpoint
 import main
-from hogwild import BEST_SCORE
+from hogwild import BEST_SCORE, UPDATES
 from stopping import REPEAT_SECONDS, StopSignal
 
 PROJECT = Path(main.__file__).parent
@@ -187,6 +188,67 @@ def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, ca
     assert main.main(SMALL, StopSignal()) == 1
     assert "ZeroDivisionError" in capsys.readouterr().out
     assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
+
+
+def test_a_display_that_fails_costs_no_training(tmp_path, monkeypatch, capsys):
+    class Broken(contextlib.nullcontext):
+        def __init__(self, run, processes, console):
+            super().__init__(self)
+            self.server, self.restore = run.server, None
+
+        def update(self):
+            if self.server.counts[:, UPDATES].any():
+                raise ZeroDivisionError
+
+        stopping = update
+
+        def errors(self):
+            return []
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "Display", Broken)
+    monkeypatch.setattr(main, "can_show", lambda console: True)
+    assert main.main(SMALL, StopSignal()) == 1
+    assert "saved" in capsys.readouterr().out
+    assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
+
+
+def test_a_run_that_fails_before_it_has_learned_anything_leaves_its_log_alone(trained, command):
+    before = {path.name for path in trained.rglob("Pong*")}
+    run = command(*SMALL, "--value-coef", "1e38")
+    assert run.process.wait(timeout=120) == 1
+    assert "giving up" in (trained / "logs/Pong-v0_log.failed").read_text()
+    assert "the log is now logs/Pong-v0_log.failed" in run.text()
+    assert {path.name for path in trained.rglob("Pong*")} == before | {"Pong-v0_log.failed"}
+
+
+@pytest.mark.parametrize("unusable", ["logs/Pong-v0.csv", "logs/Pong-v0_log"])
+def test_files_that_cannot_be_used_end_a_resumed_run_with_one_line(
+    trained, monkeypatch, capsys, unusable
+):
+    monkeypatch.chdir(trained)
+    Path(unusable).unlink()
+    if unusable.endswith("csv"):
+        Path(unusable).write_bytes(b"\xff\xfe1,2\r\n")  # no UTF-8
+    else:
+        Path(unusable).mkdir()
+    assert main.main(["--resume", "--max-steps", "9000"], StopSignal()) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("main.py: error: ")
+    assert output.err.count("\n") == 1
+
+
+def test_a_checkpoint_that_another_run_wrote_meanwhile_is_not_resumed(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    path = Path("trained_models/Pong-v0.ckpt")
+
+    def end_of_another_run(quiet):
+        torch.save(checkpoint.load_checkpoint(path) | {"steps": 5000}, path)
+
+    monkeypatch.setattr(main, "prepare_kernels", end_of_another_run)
+    assert main.main(["--resume", "--max-steps", "9000"], StopSignal()) == 2
+    assert "written anew meanwhile; try again" in capsys.readouterr().err
+    assert checkpoint.load_checkpoint(path)["steps"] == 5000
 
 
 def test_a_run_ends_at_its_target_score(tmp_path, command):
@@ -373,6 +435,24 @@ def test_resume_restores_everything_exactly(trained, monkeypatch):
     assert saved["optimizer"]["state"][0]["exp_avg_sq"].count_nonzero() > 0
     for name, tensor in saved["optimizer"]["state"][0].items():
         assert torch.equal(again["optimizer"]["state"][0][name], tensor)
+
+
+def test_a_resumed_run_can_be_given_back_the_defaults(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    path = Path("trained_models/Pong-v0.ckpt")
+    saved = checkpoint.load_checkpoint(path)
+    saved["args"] |= {"distributed_step_size": [0.1, 0.2], "save_score_level": 3.0}
+    torch.save(saved, path)
+    resume = ["--resume", "--max-steps", "9000"]
+    args, _ = main.parse(resume)
+    assert args.distributed_step_size == [0.1, 0.2]
+    assert (args.max_episode_length, args.save_score_level) == (40, 3.0)
+    none = ["--max-episode-length", "none", "--save-score-level", "none"]
+    args, _ = main.parse([*resume, *none, "--lr", "0.3"])
+    assert (args.lr, args.distributed_step_size) == (0.3, [])
+    assert args.max_episode_length is args.save_score_level is None
+    args, _ = main.parse([*resume, "--lr", "0.3", "--distributed-step-size", "0.4"])
+    assert args.distributed_step_size == [0.4]
 
 
 def test_a_checkpoint_from_before_annealing_keeps_its_rate(trained, monkeypatch):

@@ -238,6 +238,14 @@ def test_env_config_is_the_crop_table():
     assert (a != b).any()
 
 
+def test_a_run_belongs_to_no_folder_by_its_crop_table():
+    """A checkpoint keeps the options, and the project may have moved when it is resumed."""
+    assert main.parse([])[0].env_config is None
+    a, _ = main.Run(*main.parse(["--hidden-size", "16"])).make_env().reset(seed=1)
+    b, _ = build().make_env().reset(seed=1)
+    assert (a == b).all()
+
+
 def test_load_starts_from_the_weights_and_normaliser_of_load_model_dir():
     first = build()
     description = checkpoint.describe(first.description, 1, 1.0, [5.0, 80.0, 40.0], 2.5)
