@@ -232,7 +232,26 @@ CHECKPOINT_TYPES = {
 
 def load_checkpoint(path: Path) -> dict:
     """What --resume continues from. ValueError: one line that says why it cannot be used."""
-    content, _ = load_file(path)
+    return _load_checkpoint(path)[0]
+
+
+def load_last(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Last weights of a run, from its checkpoint, and their description, with that file's sha256.
+
+    ValueError: one line that says why they cannot be used.
+    """
+    content, sha256 = _load_checkpoint(path)
+    if not isinstance(content.get("description"), dict):
+        raise ValueError(f"{path}: from a version that wrote no description; resume the run first")
+    normalizer = normalizer_state(path, content)
+    described = describe(
+        content["description"], content["steps"], content["seconds"], normalizer, None
+    )
+    return content["model"], _check_description(path, described | {"sha256": sha256})
+
+
+def _load_checkpoint(path: Path) -> tuple[dict, str]:
+    content, sha256 = load_file(path)
     for key, types in CHECKPOINT_TYPES.items():
         if key not in content:
             raise ValueError(f"{path}: no checkpoint of this suite ({key!r} is missing)")
@@ -241,7 +260,7 @@ def load_checkpoint(path: Path) -> dict:
             raise ValueError(f"{path}: no checkpoint of this suite ({key!r} is of type {found})")
     _check_state_dict(path, content["model"])
     normalizer_state(path, content)
-    return content
+    return content, sha256
 
 
 def normalizer_state(path: Path, content: dict) -> list[float]:
@@ -275,6 +294,10 @@ def _load_description(path: Path) -> dict | None:
         raise ValueError(f"{path}: not valid JSON") from None
     if not isinstance(description, dict):
         raise ValueError(f"{path}: not an object")
+    return _check_description(path, description)
+
+
+def _check_description(path: Path, description: dict) -> dict:
     for key, types in DESCRIPTION_TYPES.items():
         if not isinstance(description.get(key), types):
             raise ValueError(f"{path}: no description of this suite ({key!r} is missing or wrong)")

@@ -91,6 +91,10 @@ def build_parser() -> LineParser:
         "-lmd", "--load-model-dir", default="trained_models/", metavar="DIR",
         help="folder of the model, ENV.dat",
     )
+    add_truth(
+        model, "--last", default=False,
+        help="play the last weights of the run, those of ENV.ckpt, instead of the best",
+    )
     model.add_argument(
         "-hs", "--hidden-size", type=positive_int, metavar="N",
         help="LSTM units (default: what the model has)",
@@ -309,9 +313,10 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             raise ValueError(f"{args.record}: not a file")
     spec = parse_env_id(args.env)
     name = file_name(spec.env_id)
-    path = Path(args.load_model_dir, f"{name}.dat")
+    path = Path(args.load_model_dir, f"{name}.ckpt" if args.last else f"{name}.dat")
     config = game_config(read_config(args.env_config), args.env)
-    state_dict, description = checkpoint.load_model(path)
+    load = checkpoint.load_last if args.last else checkpoint.load_model
+    state_dict, description = load(path)
     trained = description or {}
     # With a description it is that of what was loaded, even if a run has replaced the file since.
     sha256 = trained.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()

@@ -360,6 +360,7 @@ class Run:
             "normalizer": dict(zip(("count", "mean", "std"), normalizer, strict=True)),
             "args": vars(self.args),
             "loaded": self.description["loaded"],
+            "description": self.description,
         }
         data = checkpoint.to_bytes(content)
         checkpoint.write_atomically(self.files.checkpoint, lambda file: file.write(data))

@@ -1,5 +1,6 @@
 """gym_eval.py: what it prints and writes, and how it refuses what it cannot use."""
 
+import hashlib
 import json
 import logging
 import os
@@ -479,6 +480,36 @@ def test_a_wrong_argument_is_one_line(options, expected, models, tmp_path, capsy
 def test_a_log_folder_that_is_a_file_is_one_line(models, tmp_path, capsys, recwarn):
     (tmp_path / "logs").write_text("")
     assert_refused(capsys, recwarn, run(models, tmp_path / "logs", *SHORT), "logs")
+
+
+def save_checkpoint(folder: Path, weights, **changes) -> str:
+    """Write Pong-v0.ckpt as training does; returns its sha256."""
+    actions = make_env("Pong-v0", game_config(read_config(CONFIG), "Pong-v0")).action_meanings
+    description = {"env": "Pong-v0", "actions": actions, "count_lives": True, "skip_rate": 4}
+    content = {
+        "model": weights, "optimizer": {}, "steps": 1234, "seconds": 5.0, "best_score": None,
+        "normalizer": dict(zip(("count", "mean", "std"), NORMALIZER, strict=True)), "args": {},
+        "description": description | {"loaded": {"agent_steps": 1000}},
+    }  # fmt: skip
+    torch.save(content | changes, folder / "Pong-v0.ckpt")
+    return hashlib.sha256((folder / "Pong-v0.ckpt").read_bytes()).hexdigest()
+
+
+def test_last_plays_the_weights_of_the_checkpoint(played, weights, tmp_path):
+    save(tmp_path, "Pong-v0", {name: 0 * tensor for name, tensor in weights.items()})
+    sha256 = save_checkpoint(tmp_path, weights)
+    assert run(tmp_path, tmp_path, *SHORT, "--last") == 0
+    assert summary(tmp_path) == played | {"sha256": sha256}
+    assert run(tmp_path, tmp_path, *SHORT) == 0
+    assert summary(tmp_path)["actions"] != played["actions"]
+
+
+@pytest.mark.parametrize("description", [None, {"env": "Pong-v0"}])
+def test_last_refuses_a_checkpoint_without_description(
+    weights, tmp_path, capsys, recwarn, description
+):
+    save_checkpoint(tmp_path, weights, description=description)
+    assert_refused(capsys, recwarn, run(tmp_path, tmp_path, *SHORT, "--last"), "description")
 
 
 def test_as_a_program_too_a_missing_model_is_one_line(tmp_path):

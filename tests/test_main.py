@@ -1,6 +1,7 @@
 """The run as a person sees it: real processes, real signals, real files."""
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -18,6 +19,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoint
+import gym_eval
 import main
 from hogwild import BEST_SCORE, UPDATES
 from stopping import REPEAT_SECONDS, StopSignal
@@ -414,6 +416,23 @@ def test_a_fresh_run_renames_the_files_of_the_one_before(trained, command):
     for name, content in before.items():
         folder = models if (models / name).exists() else logs
         assert (folder / name).read_bytes() == content
+
+
+def test_the_last_weights_can_be_evaluated(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    path = Path("trained_models/Pong-v0.ckpt")
+    saved = checkpoint.load_checkpoint(path)
+    weights, description = checkpoint.load_last(path)
+    for name, tensor in saved["model"].items():
+        assert torch.equal(weights[name], tensor)
+    assert description["agent_steps"] == saved["steps"]
+    assert description["score"] is None
+    best = checkpoint.load_model(path.with_suffix(".dat"))[1]
+    same = best.keys() - {"agent_steps", "seconds", "score", "normalizer", "sha256"}
+    assert {key: description[key] for key in same} == {key: best[key] for key in same}
+    games = ["--num-episodes", "1", "--max-episode-length", "4", "--env-config"]
+    assert gym_eval.main([*games, str(PROJECT / "config.json"), "--last"], StopSignal()) == 0
+    assert json.loads(Path("logs/Pong-v0_eval.json").read_text())["agent_steps"] == saved["steps"]
 
 
 def test_resume_restores_everything_exactly(trained, monkeypatch):
