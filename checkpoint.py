@@ -1,5 +1,6 @@
 """What a run leaves on disk: weights with their description, checkpoint, CSV. All atomic."""
 
+import contextlib
 import csv
 import glob
 import hashlib
@@ -243,7 +244,7 @@ def load_last(path: Path) -> tuple[dict[str, Tensor], dict]:
     content, sha256 = _load_checkpoint(path)
     if not isinstance(content.get("description"), dict):
         raise ValueError(f"{path}: from a version that wrote no description; resume the run first")
-    normalizer = normalizer_state(path, content)
+    normalizer = content["normalizer"].values()
     described = describe(
         content["description"], content["steps"], content["seconds"], normalizer, None
     )
@@ -308,7 +309,7 @@ def _check_description(path: Path, description: dict) -> dict:
 def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
     """Rename from NAME.ext to NAME.old-N.ext, N new. Returns the (old, new) names.
 
-    OSError: a file cannot be renamed, and none is.
+    OSError: a file cannot be renamed; those that were get their names back.
     """
     number = 1
     while any(_aside(path, number).exists() for path in paths):
@@ -321,7 +322,8 @@ def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
             renamed.append((old, new))
     except OSError:
         for old, new in renamed:
-            new.rename(old)
+            with contextlib.suppress(OSError):
+                new.rename(old)
         raise
     return renamed
 
@@ -345,19 +347,27 @@ def append_csv(path: Path, rows: list[tuple]) -> None:
 
 
 def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int, float, int]]:
-    """Rows of a run's CSV up to that agent step, without torn ones; none if there is no file."""
+    """Rows of a run's CSV up to that agent step, without torn ones; none if there is no file.
+
+    ValueError: one line, if it is no table.
+    """
+    if not path.exists():
+        return []
     rows = []
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            # A crash may have cut off the last line, even in the middle of a number.
-            for row in csv.reader(line for line in file if line.endswith("\n")):
-                try:
-                    seconds, steps, score, length = row
-                    row = (float(seconds), int(steps), float(score), int(length))
-                except ValueError:
-                    continue  # the header, or a row that a crash cut off
-                if row[1] <= up_to_step:
-                    rows.append(row)
+    try:
+        # A crash may have cut off the last line, even in the middle of a number.
+        lines = path.read_bytes().decode().splitlines(keepends=True)
+        table = list(csv.reader(line for line in lines if line.endswith("\n")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a readable table ({error})") from None
+    for row in table:
+        try:
+            seconds, steps, score, length = row
+            row = (float(seconds), int(steps), float(score), int(length))
+        except ValueError:
+            continue  # the header, or a row that a crash cut off
+        if row[1] <= up_to_step:
+            rows.append(row)
     return rows
 
 

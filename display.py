@@ -99,15 +99,16 @@ class Display:
         self.live.start()
         if hasattr(signal, "SIGTSTP"):
             signal.signal(signal.SIGTSTP, self._suspend)
-        self.update()
         return self
 
     def __exit__(self, *error) -> None:
         self.state = "stopped"
         if hasattr(signal, "SIGTSTP"):
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        with contextlib.suppress(OSError):
+        # The terminal may have gone; and a fault in drawing must not keep the run from its save.
+        with contextlib.suppress(Exception):
             self.live.stop()
+        with contextlib.suppress(Exception):
             self.console.print(self._view())  # what stays in the terminal
 
     def restore(self) -> None:

@@ -370,6 +370,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         **summarize(args, results, has_chance(spec, actions, greedy)),
         **protocol(args, spec, skip_rate, count_lives),
         "agent_steps": agent_steps,  # of training
+        "weights": path.name,
         "sha256": sha256,
         "speed": round(sum(r.length for r in results) / (time.monotonic() - started), 1),
     }

@@ -390,9 +390,9 @@ class Run:
                 folder = self.files.tensorboard
                 self.board = TensorBoard(folder, self.server, self.model, self.weights)
             self.board.update(last)
-        except OSError as error:
+        except Exception as error:  # of the disk, or of a library that the run can do without
             if not self.board_failed:
-                logger.error(f"cannot write for TensorBoard: {error}; the run goes on")
+                logger.error(f"cannot write for TensorBoard: {error!r}; the run goes on")
             self.board_failed = True
 
     def prepare_files(self, resumed: dict | None) -> None:
@@ -650,7 +650,7 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
         with contextlib.suppress(OSError):  # the terminal may have gone
             print(*display.errors(), sep="", end="", flush=True)
         logger = setup_logger(run.files.log.name, run.files.log)
-    saved = finish(run, logger, healthy)
+    saved = finish(run, logger, healthy and not processes.replaced)
     run.write_tensorboard(logger, last=True)
     return 0 if saved and healthy else 1
 
@@ -658,14 +658,14 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
 def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
     """The last save, after all other processes have ended. False if the weights are unusable.
 
-    healthy: nothing failed; otherwise the log, which may say why, stays in any case.
+    healthy: no process failed; otherwise the log, which may say why, stays in any case.
     """
     server = run.server
     where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
     if not server.counts[:, UPDATES].any():
         logger.info(f"{where} before anything was learned; the files are as they were")
         if not healthy and not server.first_step:
-            logger.info(f"the log is now {run.files.failed_log}")
+            logger.error(f"the log is now {run.files.failed_log}")
         close_logger(logger)
         if not healthy and not server.first_step:
             run.files.log.replace(run.files.failed_log)
@@ -734,9 +734,12 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 
 def prepare_kernels(quiet: bool) -> None:
     """Compile the kernels once, before the workers load them from the cache on disk."""
-    cached = any(Path(kernels.__file__).parent.glob("__pycache__/kernels.*.nbi"))
-    if kernels.HAVE_NUMBA and not quiet and not cached:
-        print("compiling the kernels; this takes a few seconds, the first time only", flush=True)
+    if kernels.HAVE_NUMBA and not quiet:
+        cache = kernels.features.stats.cache_path
+        if cache is None:
+            print("compiling the kernels; no folder can keep them", flush=True)
+        elif not any(Path(cache).glob("kernels.*.nbi")):
+            print("compiling the kernels; a few seconds, the first time only", flush=True)
     kernels.compile_kernels()
 
 

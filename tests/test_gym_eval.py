@@ -499,7 +499,7 @@ def test_last_plays_the_weights_of_the_checkpoint(played, weights, tmp_path):
     save(tmp_path, "Pong-v0", {name: 0 * tensor for name, tensor in weights.items()})
     sha256 = save_checkpoint(tmp_path, weights)
     assert run(tmp_path, tmp_path, *SHORT, "--last") == 0
-    assert summary(tmp_path) == played | {"sha256": sha256}
+    assert summary(tmp_path) == played | {"weights": "Pong-v0.ckpt", "sha256": sha256}
     assert run(tmp_path, tmp_path, *SHORT) == 0
     assert summary(tmp_path)["actions"] != played["actions"]
 

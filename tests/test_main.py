@@ -1,6 +1,5 @@
 """The run as a person sees it: real processes, real signals, real files."""
 
-import contextlib
 import json
 import math
 import os
@@ -163,16 +162,15 @@ def test_tensorboard_gets_the_scores_of_the_csv_and_a_new_run_its_own_folder(tra
     assert list((folder.with_name("Pong-v0.old-1")).glob("events.*"))
 
 
-class Fails(main.TensorBoard):
-    def update(self, last=False):
-        raise OSError(28, "No space left on device")
-
-
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a fault")])
 def test_a_run_goes_on_without_tensorboard_if_it_cannot_be_written(
-    tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, capsys, error
 ):
+    def fail(board, last=False):
+        raise error
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "TensorBoard", Fails)
+    monkeypatch.setattr(main.TensorBoard, "update", fail)
     argv = [*SMALL, "--max-steps", "200", "--tensorboard-logger"]
     assert main.main(argv, StopSignal()) == 0
     output = capsys.readouterr().out
@@ -193,22 +191,13 @@ def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, ca
 
 
 def test_a_display_that_fails_costs_no_training(tmp_path, monkeypatch, capsys):
-    class Broken(contextlib.nullcontext):
-        def __init__(self, run, processes, console):
-            super().__init__(self)
-            self.server, self.restore = run.server, None
-
-        def update(self):
-            if self.server.counts[:, UPDATES].any():
-                raise ZeroDivisionError
-
-        stopping = update
-
-        def errors(self):
-            return []
+    def fail(display):
+        if display.server.counts[:, UPDATES].any():
+            raise ZeroDivisionError
+        return ""
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "Display", Broken)
+    monkeypatch.setattr(main.Display, "_view", fail)
     monkeypatch.setattr(main, "can_show", lambda console: True)
     assert main.main(SMALL, StopSignal()) == 1
     assert "saved" in capsys.readouterr().out
@@ -224,6 +213,16 @@ def test_a_run_that_fails_before_it_has_learned_anything_leaves_its_log_alone(tr
     assert {path.name for path in trained.rglob("Pong*")} == before | {"Pong-v0_log.failed"}
 
 
+def test_the_log_stays_when_a_run_whose_workers_die_is_stopped(tmp_path, command):
+    run = command(*SMALL, "--num-steps", "200")  # no update before the stop
+    run.wait_for(lambda: run.children("Train Agent: "))
+    os.kill(run.children("Train Agent: ")[0], signal.SIGKILL)
+    run.wait_for(lambda: "starting another" in run.text())
+    run.interrupt()
+    assert run.process.returncode == 0
+    assert "starting another" in (tmp_path / "logs/Pong-v0_log.failed").read_text()
+
+
 @pytest.mark.parametrize("unusable", ["logs/Pong-v0.csv", "logs/Pong-v0_log"])
 def test_files_that_cannot_be_used_end_a_resumed_run_with_one_line(
     trained, monkeypatch, capsys, unusable
@@ -237,6 +236,7 @@ def test_files_that_cannot_be_used_end_a_resumed_run_with_one_line(
     assert main.main(["--resume", "--max-steps", "9000"], StopSignal()) == 2
     output = capsys.readouterr()
     assert output.err.startswith("main.py: error: ")
+    assert unusable in output.err
     assert output.err.count("\n") == 1
 
 
