@@ -17,7 +17,7 @@ from player import env_seed, play_games
 from utils import EVALUATE, game_seed
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = ("Pong-v0", "seed-1/Pong-v0", "Breakout-v0")
+PUBLISHED = ("Pong-v0", "seed-1/Pong-v0", "Breakout-v0", "SpaceInvaders-v0")
 STEPS = 1000
 
 every_model = pytest.mark.parametrize("name", PUBLISHED)
@@ -83,6 +83,7 @@ def test_published_weights_play_the_same_game_through_a_plain_forward_pass(name)
         lives = info["lives"]
     env.close()
     assert description["count_lives"]
-    assert bool(lost) == (env.fire_action is not None) == ("Breakout" in name)
+    assert (lost > 0) == ("Pong" not in name)
+    assert (env.fire_action is not None) == ("Breakout" in name)
     assert (result.score, result.length) == (score, length)
     assert result.actions == hashlib.sha256(bytes(actions)).hexdigest()
