@@ -359,7 +359,7 @@ def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int,
         lines = path.read_bytes().decode().splitlines(keepends=True)
         table = list(csv.reader(line for line in lines if line.endswith("\n")))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a readable table ({error})") from None
+        raise ValueError(f"{path}: cannot be read ({error})") from None
     for row in table:
         try:
             seconds, steps, score, length = row

@@ -58,7 +58,7 @@ def read_evaluations(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: no such file")
     try:
         rows = checkpoint.read_csv(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     if not rows:
         raise ValueError(f"{path}: no evaluated games in it")
