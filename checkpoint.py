@@ -244,7 +244,7 @@ def load_last(path: Path) -> tuple[dict[str, Tensor], dict]:
     content, sha256 = _load_checkpoint(path)
     if not isinstance(content.get("description"), dict):
         raise ValueError(f"{path}: from a version that wrote no description; resume the run first")
-    normalizer = content["normalizer"].values()
+    normalizer = normalizer_state(path, content)
     described = describe(
         content["description"], content["steps"], content["seconds"], normalizer, None
     )

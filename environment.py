@@ -16,6 +16,7 @@ import difflib
 import json
 import re
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import ale_py
@@ -126,6 +127,9 @@ def _check_entry(entry) -> None:
                 raise ValueError(f"unknown action {action!r}")
         if len(set(actions)) < len(actions):
             raise ValueError("an action appears twice in 'actions'")
+
+
+CROP_TABLE = Path(__file__).with_name("config.json")
 
 
 def read_config(path) -> dict:

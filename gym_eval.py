@@ -41,6 +41,7 @@ from rich.text import Text
 import checkpoint
 from display import can_show
 from environment import (
+    CROP_TABLE,
     MAX_NOOPS,
     EnvSpec,
     Normalizer,
@@ -105,7 +106,7 @@ def build_parser() -> LineParser:
 
     environment = parser.add_argument_group("environment")
     environment.add_argument(
-        "-evc", "--env-config", default=str(Path(__file__).with_name("config.json")),
+        "-evc", "--env-config", default=str(CROP_TABLE),
         metavar="FILE", help="crop table",
     )
     environment.add_argument(

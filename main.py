@@ -34,7 +34,7 @@ import checkpoint
 import kernels
 from checkpoint import Files
 from display import Display, can_show
-from environment import file_name, game_config, make_env, parse_env_id, read_config
+from environment import CROP_TABLE, file_name, game_config, make_env, parse_env_id, read_config
 from hogwild import (
     BEST_SCORE,
     EVALUATIONS,
@@ -87,7 +87,6 @@ RECIPE = {
     "max_grad_norm": (40.0, 200.0),
 }
 RMSPROP_LR = 7e-4
-CROP_TABLE = str(Path(__file__).with_name("config.json"))
 
 
 def defaults(name: str) -> str:
@@ -578,8 +577,10 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     With --resume, an option on the command line beats the saved one, which beats the default.
     """
     parser = build_parser()
-    given = parser.parse_args(argv)
-    args = complete(argparse.Namespace(**vars(given)))
+    args = parser.parse_args(argv)
+    # With --resume, --lr on the command line stands in place of a saved list of rates as well.
+    one_rate = args.lr is not None and not args.distributed_step_size
+    args = complete(args)
     if not args.resume:
         return args, None
     if args.load:
@@ -588,8 +589,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     path = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir).checkpoint
     resumed = checkpoint.load_checkpoint(path)
     saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
-    # On the command line, --lr stands in place of the list as well.
-    if given.lr is not None and not given.distributed_step_size:
+    if one_rate:
         saved["distributed_step_size"] = []
     session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
@@ -634,6 +634,8 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
         if display:
             stop_signal.before_exit = display.restore
         try:
+            if display:  # many processes take long to start
+                display.update()
             processes.start()
             healthy = watch(run, processes, stop_signal, logger, display)
         except FloatingPointError as error:
@@ -663,11 +665,12 @@ def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
     server = run.server
     where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
     if not server.counts[:, UPDATES].any():
+        keep_log = not healthy and not server.first_step  # a resumed run keeps it anyway
         logger.info(f"{where} before anything was learned; the files are as they were")
-        if not healthy and not server.first_step:
+        if keep_log:
             logger.error(f"the log is now {run.files.failed_log}")
         close_logger(logger)
-        if not healthy and not server.first_step:
+        if keep_log:
             run.files.log.replace(run.files.failed_log)
         run.undo_prepare_files()
         return True
