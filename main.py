@@ -87,6 +87,7 @@ RECIPE = {
     "max_grad_norm": (40.0, 200.0),
 }
 RMSPROP_LR = 7e-4
+ADAM_EPS = 1e-3
 
 
 def defaults(name: str) -> str:
@@ -169,7 +170,7 @@ def build_parser() -> LineParser:
         "-o", "--optimizer", choices=("Adam", "RMSprop"), default="Adam", help="optimizer"
     )
     learning.add_argument(
-        "--adam-eps", type=positive_float, default=1e-3, metavar="E",
+        "--adam-eps", type=positive_float, default=ADAM_EPS, metavar="E",
         help="added to the root of Adam's second moment",
     )
     add_truth(learning, "-a", "--amsgrad", default=False, help="AMSGrad variant of Adam")
@@ -727,6 +728,8 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
         args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER
     if args.amsgrad and args.optimizer != "Adam":
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
+    if args.adam_eps != ADAM_EPS and args.optimizer != "Adam":
+        raise ValueError("--adam-eps belongs to Adam; leave it out with --optimizer RMSprop")
     if args.lr is None and args.optimizer == "RMSprop":
         args.lr = RMSPROP_LR
     for name, values in RECIPE.items():

@@ -203,6 +203,13 @@ def test_the_optimizer_options_make_that_optimizer():
     assert len(build("-w", "3").server.counts) == 3
 
 
+@pytest.mark.parametrize("options", [("--amsgrad",), ("--adam-eps", "0.1")], ids=" ".join)
+def test_an_option_of_adam_is_refused_with_another_optimizer(options):
+    assert main.parse(options)[0].optimizer == "Adam"
+    with pytest.raises(ValueError, match=f"^{options[0]} .*; leave it out with --optimizer RMS"):
+        main.parse(["--optimizer", "RMSprop", *options])
+
+
 def test_one_game_per_worker_learns_by_the_classic_settings_unless_told_otherwise():
     recipe = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
     one, several = build("--envs-per-worker", "1").args, build("--envs-per-worker", "2").args
