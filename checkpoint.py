@@ -372,10 +372,18 @@ def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int,
 
 
 def by_evaluation(rows: list[tuple]) -> np.ndarray:
-    """(evaluations, 3): seconds, agent steps and mean score, from the rows of a run's CSV."""
+    """(evaluations, 4): seconds, agent steps, mean score and its standard error.
+
+    rows: of a run's CSV. The standard error of a single game is nan.
+    """
     table = np.array(rows, float).reshape(-1, 4)  # (games, 4)
     groups = np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1) if rows else []
-    return np.array([(g[0, 0], g[0, 1], g[:, 2].mean()) for g in groups]).reshape(-1, 3)
+    result = np.empty((len(groups), 4))
+    for row, group in zip(result, groups, strict=True):
+        scores = group[:, 2]
+        error = scores.std(ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
+        row[:] = *group[0, :2], scores.mean(), error
+    return result
 
 
 def rewrite_csv(path: Path, rows: list[tuple]) -> None:

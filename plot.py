@@ -1,6 +1,7 @@
 """Learning curves from the CSVs of runs: `python plot.py logs/Pong-v0.csv -o demo/Pong-v0.png`.
 
-Each point is the mean score of one evaluation; the line is the mean over the last evaluations.
+Each point is the mean score of one evaluation, with its standard error; the line is the mean over
+the last evaluations.
 """
 
 import argparse
@@ -53,7 +54,10 @@ def reference(text: str) -> tuple[str, float]:
 
 
 def read_evaluations(path: Path) -> np.ndarray:
-    """(evaluations, 3): hours, agent steps, mean score. ValueError: one line if there are none."""
+    """(evaluations, 4): hours, agent steps, mean score and its standard error.
+
+    ValueError: one line if there are none.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
@@ -62,7 +66,7 @@ def read_evaluations(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     if not rows:
         raise ValueError(f"{path}: no evaluated games in it")
-    return checkpoint.by_evaluation(rows) / (3600, 1, 1)
+    return checkpoint.by_evaluation(rows) / (3600, 1, 1, 1)
 
 
 def running_mean(values: np.ndarray, count: int) -> np.ndarray:
@@ -91,7 +95,9 @@ def draw(args: argparse.Namespace, curves: Sequence[np.ndarray]):
     for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
         x = curve[:, 1] / 1e6 if args.x == "steps" else curve[:, 0]
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
-        axes.plot(x, curve[:, 2], ".", color=colour, alpha=0.35, markersize=4)
+        axes.errorbar(
+            x, curve[:, 2], curve[:, 3], fmt=".", color=colour, alpha=0.35, markersize=4
+        )
         axes.plot(x, running_mean(curve[:, 2], args.smooth), dash, color=colour, label=label)
     for name, score in args.reference:
         axes.axhline(score, color="#555555", linestyle=":", linewidth=1)
@@ -102,11 +108,10 @@ def draw(args: argparse.Namespace, curves: Sequence[np.ndarray]):
     axes.set(xlabel=UNITS[args.x], ylabel="score of a game (raw points)", title=args.title)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend(
-        frameon=False,
-        title=f"points: evaluations\nlines: mean of the last {args.smooth}",
-        alignment="left",
-    )
+    legend = "points: evaluations, with standard error"
+    if args.smooth > 1:
+        legend += f"\nlines: mean of the last {args.smooth}"
+    axes.legend(frameon=False, title=legend, alignment="left")
     return figure
 
 

@@ -22,7 +22,8 @@ def figure(*options):
 
 
 def test_an_evaluation_is_the_mean_of_its_games(csv):
-    expected = [(0.5, 100_000, -20.0), (1.0, 200_000, 1.0)]
+    # -21 and -19: deviation 2 ** 0.5, of two games
+    expected = [(0.5, 100_000, -20.0, 1.0), (1.0, 200_000, 1.0, np.nan)]
     np.testing.assert_allclose(plot.read_evaluations(csv), expected)
 
 
@@ -37,6 +38,9 @@ def test_the_points_are_those_of_the_csv(csv, x, expected):
     np.testing.assert_allclose(line.get_ydata(), [-20, -9.5])
     assert set(reference.get_ydata()) == {14.6}
     assert axes.get_xlabel() == plot.UNITS[x]
+    bar, no_bar = axes.collections[0].get_segments()  # a single game has no standard error
+    np.testing.assert_allclose(bar[:, 1], [-21, -19])
+    assert len(no_bar) == 0
     assert "human: 14.6" in [text.get_text() for text in axes.texts]
 
 
@@ -51,6 +55,14 @@ def test_each_curve_has_its_own_look_and_name(csv, tmp_path):
     assert len({text.get_text() for text in axes.get_legend().get_texts()}) == 8
     labelled = figure(others[0], others[1], "--label", "seed 1", "--label", "seed 2")
     assert [text.get_text() for text in labelled.get_legend().get_texts()] == ["seed 1", "seed 2"]
+
+
+def test_the_legend_says_what_the_line_is(csv):
+    def legend(*smooth):
+        return figure(csv, *smooth).get_legend().get_title().get_text()
+
+    assert legend() == "points: evaluations, with standard error\nlines: mean of the last 5"
+    assert legend("--smooth", "1") == "points: evaluations, with standard error"
 
 
 def test_a_running_mean_looks_back_only():
