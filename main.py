@@ -12,6 +12,7 @@ import utils  # noqa: F401, I001  # before torch: sets the number of threads
 
 import argparse
 import contextlib
+import copy
 import functools
 import logging
 import math
@@ -350,7 +351,9 @@ class Run:
             raise FloatingPointError("the weights are not finite; the files stay as they were")
         steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().tolist()
         best_score = float(server.evaluation[BEST_SCORE])
-        optimizers = [optimizer.state_dict() for optimizer in server.optimizers]
+        # A copy: workers go on changing the moments, and torch.save takes the checksum of a tensor
+        # before it writes it, so that the file would count as damaged.
+        optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in server.optimizers])
         content = {
             "model": {name: tensor.clone() for name, tensor in self.model.state_dict().items()},
             "optimizer": optimizers[0] if self.args.shared_optimizer else optimizers,

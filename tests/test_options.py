@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -413,6 +414,34 @@ def test_an_optimizer_state_of_something_else_is_refused_with_one_line(capsys):
     other = build("--env", "Breakout-v0")
     torch.save({**whole, "optimizer": other.server.optimizers[0].state_dict()}, path)
     assert "optimizer" in refuse(capsys, "--resume")
+
+
+def keep_changing(moment: torch.Tensor, changes) -> None:
+    while True:
+        moment.uniform_()
+        changes.value += 1
+
+
+def test_a_checkpoint_is_whole_while_workers_change_what_it_holds():
+    run = build("--hidden-size", "128")
+    Path("trained_models").mkdir()
+    context = torch.multiprocessing.get_context(main.START_METHOD)
+    changes = context.Value("L", 0)
+    moment = run.server.optimizers[0].state[run.server.parameter]["exp_avg"]
+    worker = context.Process(target=keep_changing, args=(moment, changes), daemon=True)
+    worker.start()
+    try:
+        end = time.monotonic() + 60
+        while not changes.value:
+            assert time.monotonic() < end
+        before = changes.value
+        for _ in range(10):
+            run.save()
+            checkpoint.load_checkpoint(run.files.checkpoint)  # compares the sums of its parts
+        assert changes.value > before
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def test_folders_that_cannot_be_written_are_refused_with_one_line(capsys):
