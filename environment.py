@@ -151,9 +151,14 @@ def read_config(path) -> dict:
     return config
 
 
+def game_name(env_id: str) -> str:
+    """'Pong' for 'PongDeterministic-v4'. ValueError if this id cannot be played."""
+    return rom_id_to_name(parse_env_id(env_id).game)
+
+
 def game_config(config: dict, env_id: str) -> dict:
-    """The entry of this id's game ('Pong' for 'PongDeterministic-v4'), else of 'Default'."""
-    return config.get(rom_id_to_name(parse_env_id(env_id).game), config["Default"])
+    """The entry of this id's game, else of 'Default'."""
+    return config.get(game_name(env_id), config["Default"])
 
 
 # ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 
 import checkpoint
 import main
+from environment import game_name
 from hogwild import Hogwild
 from stopping import StopSignal
 from train import train
@@ -218,6 +219,25 @@ def test_one_game_per_worker_learns_by_the_classic_settings_unless_told_otherwis
     assert [getattr(several, name) for name in recipe] == [3e-4, 10_000_000, 0.95, 0.001, 200.0]
     assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.tau == 1.0
     assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.entropy_coef == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        (("--env", "Pong-v0"), 3e-4),
+        (("--env", "ALE/BeamRider-v5"), 3e-4),
+        (("--env", "MsPacman-v0"), 1e-4),
+        (("--env", "Pong-v0", "--envs-per-worker", "1"), 1e-4),
+        (("--env", "Pong-v0", "--optimizer", "RMSprop"), 7e-4),
+        (("--env", "Pong-v0", "--lr", "0.5"), 0.5),
+    ],
+)
+def test_the_higher_rate_is_for_several_games_per_worker_where_it_is_known_to_learn(options, rate):
+    assert main.parse(["--workers", "1", *options])[0].lr == rate
+
+
+def test_the_games_of_the_higher_rate_exist():
+    assert {game_name(f"{game}-v0") for game in main.FAST_GAMES} == set(main.FAST_GAMES)
 
 
 def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
