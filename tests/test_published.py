@@ -17,7 +17,9 @@ from player import env_seed, play_games
 from utils import EVALUATE, game_seed
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = ("Pong-v0", "seed-1/Pong-v0", "Breakout-v0", "SpaceInvaders-v0")
+PUBLISHED = (
+    "Pong-v0", "seed-1/Pong-v0", "Breakout-v0", "SpaceInvaders-v0", "MsPacman-v0", "BeamRider-v0"
+)  # fmt: skip
 STEPS = 1000
 
 every_model = pytest.mark.parametrize("name", PUBLISHED)
