@@ -362,6 +362,7 @@ class Run:
         server.pull(self.weights)
         if not self.weights.isfinite().all():
             raise FloatingPointError("the weights are not finite; the files stay as they were")
+        evaluations = int(server.evaluation[EVALUATIONS])  # one that ends during the save is newer
         steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().tolist()
         best_score = float(server.evaluation[BEST_SCORE])
         # A copy: workers go on changing the moments, and torch.save takes the checksum of a tensor
@@ -384,7 +385,7 @@ class Run:
             description = checkpoint.describe(self.description, steps, seconds, normalizer, None)
             checkpoint.save_model(self.files.model, self.model.state_dict(), description)
         self.saved_at, self.has_saved = time.monotonic(), True
-        self.saved_evaluations = int(server.evaluation[EVALUATIONS])
+        self.saved_evaluations = evaluations
 
     def save_when_due(self, logger: logging.Logger) -> None:
         """Checkpoint after each evaluation and every CHECKPOINT_SECONDS."""
@@ -608,6 +609,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
     if one_rate:
         saved["distributed_step_size"] = []
+    if saved.get("optimizer") != "Adam":
+        saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
     session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
     args = complete(parser.parse_args(argv))

@@ -212,6 +212,14 @@ def test_an_option_of_adam_is_refused_with_another_optimizer(options):
         main.parse(["--optimizer", "RMSprop", *options])
 
 
+def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
+    run = build("--optimizer", "RMSprop")
+    run.args.adam_eps = 0.1  # earlier versions took it
+    Path("trained_models").mkdir()
+    run.save()
+    assert main.parse(["--resume"])[0].optimizer == "RMSprop"
+
+
 def test_one_game_per_worker_learns_by_the_classic_settings_unless_told_otherwise():
     recipe = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
     one, several = build("--envs-per-worker", "1").args, build("--envs-per-worker", "2").args
