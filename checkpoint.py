@@ -107,7 +107,11 @@ def versions() -> dict[str, str]:
 
 
 def to_bytes(content: dict) -> bytes:
-    """What torch.save writes. In memory first: a full disk is then an OSError, nothing else."""
+    """What torch.save writes. In memory first: a full disk is then an OSError, nothing else.
+
+    content: tensors that no other process writes meanwhile, or the file counts as damaged:
+    torch.save takes a tensor's checksum before it writes it.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()

@@ -313,6 +313,8 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         if args.record.exists() and not args.record.is_file():
             raise ValueError(f"{args.record}: not a file")
     spec = parse_env_id(args.env)
+    if args.skip_rate and not spec.no_frameskip:
+        raise ValueError(f"--skip-rate is for NoFrameskip ids; {args.env} skips by itself")
     name = file_name(spec.env_id)
     path = Path(args.load_model_dir, f"{name}.ckpt" if args.last else f"{name}.dat")
     config = game_config(read_config(args.env_config), args.env)

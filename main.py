@@ -101,6 +101,7 @@ FAST_GAMES = ("Pong", "Breakout", "SpaceInvaders", "BeamRider")
 FAST_LR = 3e-4
 RMSPROP_LR = 7e-4
 ADAM_EPS = 1e-3
+SKIP_RATE = 4
 
 
 def defaults(name: str) -> str:
@@ -184,8 +185,8 @@ def build_parser() -> LineParser:
         "-o", "--optimizer", choices=("Adam", "RMSprop"), default="Adam", help="optimizer"
     )
     learning.add_argument(
-        "--adam-eps", type=positive_float, default=ADAM_EPS, metavar="E",
-        help="added to the root of Adam's second moment",
+        "--adam-eps", type=positive_float, metavar="E",
+        help=f"added to the root of Adam's second moment (default: {ADAM_EPS:g})",
     )
     add_truth(learning, "-a", "--amsgrad", default=False, help="AMSGrad variant of Adam")
     add_truth(
@@ -213,8 +214,9 @@ def build_parser() -> LineParser:
         game, "--count-lives", default=True, help="a lost life ends the training episode"
     )
     game.add_argument(
-        "--skip-rate", type=positive_int, default=4, metavar="N",
-        help="frames per agent step of NoFrameskip ids; other ids skip by themselves",
+        "--skip-rate", type=positive_int, metavar="N",
+        help="frames per agent step of NoFrameskip ids; other ids skip by themselves "
+        f"(default: {SKIP_RATE})",
     )
 
     evaluation = parser.add_argument_group("evaluation and files")
@@ -365,8 +367,7 @@ class Run:
         evaluations = int(server.evaluation[EVALUATIONS])  # one that ends during the save is newer
         steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().tolist()
         best_score = float(server.evaluation[BEST_SCORE])
-        # A copy: workers go on changing the moments, and torch.save takes the checksum of a tensor
-        # before it writes it, so that the file would count as damaged.
+        # A copy, because workers go on changing the moments.
         optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in server.optimizers])
         content = {
             "model": {name: tensor.clone() for name, tensor in self.model.state_dict().items()},
@@ -597,15 +598,26 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     parser = build_parser()
     args = parser.parse_args(argv)
     # With --resume, --lr on the command line stands in place of a saved list of rates as well.
-    one_rate = args.lr is not None and not args.distributed_step_size
+    one_rate = args.lr is not None
+    if one_rate and args.distributed_step_size:
+        raise ValueError("--distributed-step-size stands in place of --lr; leave out one of them")
+    spec = parse_env_id(args.env)
+    if args.skip_rate and not spec.no_frameskip:
+        raise ValueError(f"--skip-rate is for NoFrameskip ids; {args.env} skips by itself")
     args = complete(args)
     if not args.resume:
         return args, None
     if args.load:
         raise ValueError("--resume brings back its own weights; leave out --load")
-    spec = parse_env_id(args.env)
-    path = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir).checkpoint
-    resumed = checkpoint.load_checkpoint(path)
+    files = Files.of(file_name(spec.env_id), args.save_model_dir, args.log_dir)
+    path = files.checkpoint
+    try:
+        resumed = checkpoint.load_checkpoint(path)
+    except ValueError as error:
+        if files.model.exists():
+            folder = files.model.parent
+            error = f"{error}; --load --load-model-dir {folder} starts from {files.model.name}"
+        raise ValueError(error) from None
     saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
     if one_rate:
         saved["distributed_step_size"] = []
@@ -747,8 +759,10 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
         args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER
     if args.amsgrad and args.optimizer != "Adam":
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
-    if args.adam_eps != ADAM_EPS and args.optimizer != "Adam":
+    if args.adam_eps and args.optimizer != "Adam":
         raise ValueError("--adam-eps belongs to Adam; leave it out with --optimizer RMSprop")
+    args.adam_eps = args.adam_eps or ADAM_EPS
+    args.skip_rate = args.skip_rate or SKIP_RATE
     if args.lr is None and args.optimizer == "RMSprop":
         args.lr = RMSPROP_LR
     if args.lr is None and args.envs_per_worker > 1 and game_name(args.env) in FAST_GAMES:

@@ -95,9 +95,7 @@ def draw(args: argparse.Namespace, curves: Sequence[np.ndarray]):
     for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
         x = curve[:, 1] / 1e6 if args.x == "steps" else curve[:, 0]
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
-        axes.errorbar(
-            x, curve[:, 2], curve[:, 3], fmt=".", color=colour, alpha=0.35, markersize=4
-        )
+        axes.errorbar(x, curve[:, 2], curve[:, 3], fmt=".", color=colour, ecolor=(colour, 0.35))
         axes.plot(x, running_mean(curve[:, 2], args.smooth), dash, color=colour, label=label)
     for name, score in args.reference:
         axes.axhline(score, color="#555555", linestyle=":", linewidth=1)

@@ -461,6 +461,7 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--max-episode-length", "0"], "--max-episode-length"),
         (["--max-episode-length", "-1"], "--max-episode-length"),
         (["--skip-rate", "0"], "--skip-rate"),
+        (["--skip-rate", "4"], "skips by itself"),
         (["--hidden-size", "0"], "--hidden-size"),
         (["--hidden-size", "-32"], "--hidden-size"),
         (["--seed", "-1"], "--seed"),

@@ -470,7 +470,7 @@ def test_a_resumed_run_can_be_given_back_the_defaults(trained, monkeypatch):
     args, _ = main.parse([*resume, *none, "--lr", "0.3"])
     assert (args.lr, args.distributed_step_size) == (0.3, [])
     assert args.max_episode_length is args.save_score_level is None
-    args, _ = main.parse([*resume, "--lr", "0.3", "--distributed-step-size", "0.4"])
+    args, _ = main.parse([*resume, "--distributed-step-size", "0.4"])
     assert args.distributed_step_size == [0.4]
 
 

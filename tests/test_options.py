@@ -205,7 +205,7 @@ def test_the_optimizer_options_make_that_optimizer():
     assert len(build("-w", "3").server.counts) == 3
 
 
-@pytest.mark.parametrize("options", [("--amsgrad",), ("--adam-eps", "0.1")], ids=" ".join)
+@pytest.mark.parametrize("options", [("--amsgrad",), ("--adam-eps", "0.001")], ids=" ".join)
 def test_an_option_of_adam_is_refused_with_another_optimizer(options):
     assert main.parse(options)[0].optimizer == "Adam"
     with pytest.raises(ValueError, match=f"^{options[0]} .*; leave it out with --optimizer RMS"):
@@ -385,12 +385,26 @@ def refuse(capsys, *options: str) -> str:
         (("--env-config", "missing.json"), "missing.json"),
         (("--resume",), "Pong-v0.ckpt"),
         (("--resume", "--load"), "--load"),
+        (("--lr", "0.1", "-dss", "0.1", "0.2"), "in place of --lr"),
+        (("--skip-rate", "4"), "Pong-v0 skips by itself"),
         (("--load",), "Pong-v0.dat"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_wrong_input_is_refused_with_one_line(capsys, options, word):
     assert word in refuse(capsys, *options)
+
+
+def test_a_checkpoint_that_cannot_be_used_is_refused_with_the_way_out(capsys):
+    run = build()
+    Path("trained_models").mkdir()
+    run.save(last=True)
+    Path("trained_models/Pong-v0.ckpt").write_bytes(b"torn")
+    error = refuse(capsys, "--resume")
+    assert "not a readable PyTorch file" in error
+    assert "--load --load-model-dir trained_models starts from Pong-v0.dat" in error
+    Path("trained_models/Pong-v0.dat").unlink()
+    assert "--load" not in refuse(capsys, "--resume")
 
 
 @pytest.mark.parametrize(
