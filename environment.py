@@ -30,6 +30,7 @@ from gymnasium.wrappers import TimeLimit
 
 # Loaded alone, these ROMs kill the process inside the emulator.
 MULTI_PLAYER = ("combat", "joust", "maze_craze", "warlords")
+SKIP_RATE = 4  # frames per agent step of NoFrameskip ids, if nothing else is said
 STICKY = 0.25  # probability, per frame, that the emulator repeats the last action
 WINDOW = 160  # rows; the crop of the table is crop1 : crop2 + WINDOW
 SIZE = 80  # pixels, height and width of an observation
@@ -95,6 +96,12 @@ def parse_env_id(env_id: str) -> EnvSpec:
     near = difflib.get_close_matches(env_id.lower(), by_lower_case, n=3, cutoff=0.0)
     nearest = ", ".join(by_lower_case[known] for known in near)
     raise ValueError(f"unknown environment {env_id!r}; the nearest known are {nearest}")
+
+
+def check_skip_rate(spec: EnvSpec, skip_rate: int | None) -> None:
+    """ValueError: a skip rate was asked for, and this id skips by itself."""
+    if skip_rate and not spec.no_frameskip:
+        raise ValueError(f"--skip-rate is for NoFrameskip ids; {spec.env_id} skips by itself")
 
 
 def file_name(env_id: str) -> str:
@@ -295,7 +302,7 @@ class Screen(gym.Wrapper):
 def make_env(
     env_id: str,
     game_config: dict,
-    skip_rate: int = 4,
+    skip_rate: int = SKIP_RATE,
     max_episode_length: int | None = None,
     render_mode: str | None = None,
     seed: int | None = None,

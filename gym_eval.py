@@ -43,8 +43,10 @@ from display import can_show
 from environment import (
     CROP_TABLE,
     MAX_NOOPS,
+    SKIP_RATE,
     EnvSpec,
     Normalizer,
+    check_skip_rate,
     file_name,
     game_config,
     make_env,
@@ -115,7 +117,8 @@ def build_parser() -> LineParser:
     )
     environment.add_argument(
         "-sk", "--skip-rate", type=positive_int, metavar="N",
-        help="frames per agent step of NoFrameskip ids (default: that of the training)",
+        help="frames per agent step of NoFrameskip ids, and of no others (default: that of the "
+        "training)",
     )
 
     watching = parser.add_argument_group("watching")
@@ -313,8 +316,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         if args.record.exists() and not args.record.is_file():
             raise ValueError(f"{args.record}: not a file")
     spec = parse_env_id(args.env)
-    if args.skip_rate and not spec.no_frameskip:
-        raise ValueError(f"--skip-rate is for NoFrameskip ids; {args.env} skips by itself")
+    check_skip_rate(spec, args.skip_rate)
     name = file_name(spec.env_id)
     path = Path(args.load_model_dir, f"{name}.ckpt" if args.last else f"{name}.dat")
     config = game_config(read_config(args.env_config), args.env)
@@ -325,7 +327,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     sha256 = trained.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
     if description:  # the actions that it was trained with, whatever the crop table says now
         config = config | {"actions": trained["actions"]}
-    skip_rate = args.skip_rate or trained.get("skip_rate", 4)
+    skip_rate = args.skip_rate or trained.get("skip_rate", SKIP_RATE)
     make = functools.partial(make_env, args.env, config, skip_rate, args.max_episode_length)
     actions = make().action_meanings
     model = build_model(path, state_dict, actions, args.hidden_size)

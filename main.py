@@ -37,6 +37,8 @@ from checkpoint import Files
 from display import Display, can_show
 from environment import (
     CROP_TABLE,
+    SKIP_RATE,
+    check_skip_rate,
     file_name,
     game_config,
     game_name,
@@ -101,7 +103,6 @@ FAST_GAMES = ("Pong", "Breakout", "SpaceInvaders", "BeamRider")
 FAST_LR = 3e-4
 RMSPROP_LR = 7e-4
 ADAM_EPS = 1e-3
-SKIP_RATE = 4
 
 
 def defaults(name: str) -> str:
@@ -186,7 +187,7 @@ def build_parser() -> LineParser:
     )
     learning.add_argument(
         "--adam-eps", type=positive_float, metavar="E",
-        help=f"added to the root of Adam's second moment (default: {ADAM_EPS:g})",
+        help=f"added to the root of Adam's second moment, for Adam alone (default: {ADAM_EPS:g})",
     )
     add_truth(learning, "-a", "--amsgrad", default=False, help="AMSGrad variant of Adam")
     add_truth(
@@ -195,7 +196,7 @@ def build_parser() -> LineParser:
     )
     learning.add_argument(
         "-dss", "--distributed-step-size", type=positive_float, nargs="+", default=[], metavar="LR",
-        help="learning rates dealt out to the workers in turn, in place of --lr",
+        help="learning rates dealt out to the workers in turn; not together with --lr",
     )
     learning.add_argument(
         "-hs", "--hidden-size", type=positive_int, default=512, metavar="N", help="LSTM units"
@@ -215,8 +216,7 @@ def build_parser() -> LineParser:
     )
     game.add_argument(
         "--skip-rate", type=positive_int, metavar="N",
-        help="frames per agent step of NoFrameskip ids; other ids skip by themselves "
-        f"(default: {SKIP_RATE})",
+        help=f"frames per agent step of NoFrameskip ids, and of no others (default: {SKIP_RATE})",
     )
 
     evaluation = parser.add_argument_group("evaluation and files")
@@ -597,13 +597,11 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
     """
     parser = build_parser()
     args = parser.parse_args(argv)
-    # With --resume, --lr on the command line stands in place of a saved list of rates as well.
     one_rate = args.lr is not None
     if one_rate and args.distributed_step_size:
         raise ValueError("--distributed-step-size stands in place of --lr; leave out one of them")
     spec = parse_env_id(args.env)
-    if args.skip_rate and not spec.no_frameskip:
-        raise ValueError(f"--skip-rate is for NoFrameskip ids; {args.env} skips by itself")
+    check_skip_rate(spec, args.skip_rate)
     args = complete(args)
     if not args.resume:
         return args, None
@@ -615,21 +613,22 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
         resumed = checkpoint.load_checkpoint(path)
     except ValueError as error:
         if files.model.exists():
-            folder = files.model.parent
-            error = f"{error}; --load --load-model-dir {folder} starts from {files.model.name}"
+            instead = shlex.join(["--load", "--load-model-dir", str(files.model.parent)])
+            error = f"{error}; {instead} instead of --resume begins anew with {files.model.name}"
         raise ValueError(error) from None
     saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
-    if one_rate:
+    if one_rate:  # it stands in place of a saved list of rates
         saved["distributed_step_size"] = []
     if saved.get("optimizer") != "Adam":
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
     session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
     parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(args) and k not in session})
-    args = complete(parser.parse_args(argv))
+    args = parser.parse_args(argv)
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
         if getattr(args, name) != saved.get(name):
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{path}: the run has {option} {saved.get(name)}; that cannot change")
+    args = complete(args)
     if args.max_steps and args.max_steps <= resumed["steps"]:
         raise ValueError(
             f"{path}: the run is at {resumed['steps']} agent steps; give a larger --max-steps"
@@ -761,7 +760,8 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
     if args.adam_eps and args.optimizer != "Adam":
         raise ValueError("--adam-eps belongs to Adam; leave it out with --optimizer RMSprop")
-    args.adam_eps = args.adam_eps or ADAM_EPS
+    if args.adam_eps is None and args.optimizer == "Adam":
+        args.adam_eps = ADAM_EPS
     args.skip_rate = args.skip_rate or SKIP_RATE
     if args.lr is None and args.optimizer == "RMSprop":
         args.lr = RMSPROP_LR

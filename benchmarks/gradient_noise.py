@@ -31,7 +31,7 @@ from torch import Tensor
 import checkpoint
 import kernels
 import main
-from environment import Normalizer, file_name, game_config, make_env, read_config
+from environment import SKIP_RATE, Normalizer, file_name, game_config, make_env, read_config
 from gym_eval import build_model
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
@@ -124,7 +124,8 @@ def measure(args: argparse.Namespace) -> None:
         raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
     normalizer = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
     config = game_config(read_config(CONFIG), args.env) | {"actions": description["actions"]}
-    skip_rate, limit = description.get("skip_rate", 4), description.get("max_episode_length")
+    skip_rate = description.get("skip_rate", SKIP_RATE)
+    limit = description.get("max_episode_length")
     make = functools.partial(make_env, args.env, config, skip_rate, limit)
     streams = []
     for stream in range(2):

@@ -395,14 +395,14 @@ def test_wrong_input_is_refused_with_one_line(capsys, options, word):
     assert word in refuse(capsys, *options)
 
 
-def test_a_checkpoint_that_cannot_be_used_is_refused_with_the_way_out(capsys):
+def test_a_checkpoint_that_cannot_be_read_is_refused_with_the_way_out(capsys):
     run = build()
     Path("trained_models").mkdir()
     run.save(last=True)
     Path("trained_models/Pong-v0.ckpt").write_bytes(b"torn")
     error = refuse(capsys, "--resume")
     assert "not a readable PyTorch file" in error
-    assert "--load --load-model-dir trained_models starts from Pong-v0.dat" in error
+    assert "--load-model-dir trained_models instead of --resume begins anew with Pong-v0" in error
     Path("trained_models/Pong-v0.dat").unlink()
     assert "--load" not in refuse(capsys, "--resume")
 
@@ -444,6 +444,33 @@ def test_a_model_for_as_many_but_other_actions_is_refused_with_one_line(capsys):
     assert "LEFTFIRE" in refuse(capsys, "--load", "--hidden-size", "16")
 
 
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--optimizer", "RMSprop"), "has --optimizer Adam; that"),
+        (("--amsgrad",), "has --amsgrad False; that"),
+        (("--hidden-size", "24"), "has --hidden-size 16; that"),
+        (("--shared-optimizer", "False"), "has --shared-optimizer True; that"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_a_resumed_run_cannot_change_is_refused_with_one_line(capsys, options, word):
+    run = build("--hidden-size", "16")
+    Path("trained_models").mkdir()
+    run.save()
+    assert word in refuse(capsys, "--resume", *options)
+
+
+def test_a_resumed_run_keeps_its_skip_rate_unless_told_otherwise():
+    Path("trained_models").mkdir()
+    env = ("--env", "PongNoFrameskip-v4")
+    build(*env, "--skip-rate", "6").save()
+    assert main.parse([*env, "--resume"])[0].skip_rate == 6
+    assert main.parse([*env, "--resume", "--skip-rate", "2"])[0].skip_rate == 2
+    build().save()
+    assert main.parse(["--resume"])[0].skip_rate == 4  # saved, though Pong-v0 skips by itself
+
+
 def test_an_optimizer_state_of_something_else_is_refused_with_one_line(capsys):
     run = build()
     Path("trained_models").mkdir()
@@ -452,10 +479,10 @@ def test_an_optimizer_state_of_something_else_is_refused_with_one_line(capsys):
     whole = checkpoint.load_checkpoint(path)
     for state in ({}, {"state": {0: {"step": torch.zeros(())}}}, {"state": [1]}):
         torch.save({**whole, "optimizer": state}, path)
-        assert "optimizer" in refuse(capsys, "--resume")
+        assert "does not fit" in refuse(capsys, "--resume")
     other = build("--env", "Breakout-v0")
     torch.save({**whole, "optimizer": other.server.optimizers[0].state_dict()}, path)
-    assert "optimizer" in refuse(capsys, "--resume")
+    assert "does not fit" in refuse(capsys, "--resume")
 
 
 def keep_changing(moment: torch.Tensor, changes) -> None:

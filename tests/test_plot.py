@@ -41,6 +41,8 @@ def test_the_points_are_those_of_the_csv(csv, x, expected):
     bar, no_bar = axes.collections[0].get_segments()  # a single game has no standard error
     np.testing.assert_allclose(bar[:, 1], [-21, -19])
     assert len(no_bar) == 0
+    assert points.get_alpha() is None  # the bars alone are faint
+    assert axes.collections[0].get_color()[0, 3] == pytest.approx(0.35)
     assert "human: 14.6" in [text.get_text() for text in axes.texts]
 
 
