@@ -18,7 +18,7 @@ from utils import EVALUATE, game_seed
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = (
-    "Pong-v0", "seed-1/Pong-v0", "Breakout-v0", "SpaceInvaders-v0", "MsPacman-v0", "BeamRider-v0",
+    "Pong-v0", "seed-3/Pong-v0", "Breakout-v0", "SpaceInvaders-v0", "MsPacman-v0", "BeamRider-v0",
     "Asteroids-v0",
 )  # fmt: skip
 STEPS = 1000
