@@ -88,26 +88,47 @@ STOP_SECONDS = 8  # for the processes to end by themselves
 MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
 REPLACEMENT_SECONDS = 600
 ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
-# Defaults with one game per worker, those of the classic suite; and with several, by measurement,
-# see benchmarks/README.md. A larger batch carries a longer step and has a larger gradient.
-RECIPE = {
-    "lr": (1e-4, 1e-4),
-    "anneal_steps": (0, 10_000_000),
-    "tau": (1.0, 0.95),
-    "entropy_coef": (0.01, 0.001),
-    "max_grad_norm": (40.0, 200.0),
+# Defaults with one game per worker, those of the classic suite; with several, where a larger batch
+# carries a longer step and has a larger gradient; and in games that were measured to learn better
+# with others, see benchmarks/README.md. A rate of 3e-4 is only where it was seen to learn: in
+# MsPacman it saturates the LSTM within 0.2 M steps, and nothing is learned then.
+ONE_GAME = {
+    "lr": 1e-4,
+    "anneal_steps": 0,
+    "tau": 1.0,
+    "entropy_coef": 0.01,
+    "max_grad_norm": 40.0,
 }
-# Three times that rate with several games per worker, where it was measured to learn. In MsPacman
-# it saturates the LSTM within 0.2 M steps, and nothing is learned then; with 1e-4 it does not.
-FAST_GAMES = ("Pong", "Breakout", "SpaceInvaders", "BeamRider")
-FAST_LR = 3e-4
+SEVERAL_GAMES = ONE_GAME | {"anneal_steps": 10_000_000, "max_grad_norm": 200.0}
+OF_GAME = {  # with several games per worker
+    "Pong": {"lr": 3e-4},
+    "Breakout": {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001},
+    "SpaceInvaders": {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001},
+    "BeamRider": {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001},
+}
 RMSPROP_LR = 7e-4
 ADAM_EPS = 1e-3
 
 
+def recipe(env_id: str, envs_per_worker: int) -> dict[str, float]:
+    """The defaults of learning that depend on the game and on how many of it a worker plays."""
+    if envs_per_worker == 1:
+        return ONE_GAME
+    return SEVERAL_GAMES | OF_GAME.get(game_name(env_id), {})
+
+
 def defaults(name: str) -> str:
-    """What the help says about an option of RECIPE."""
-    return "(default: {} with one game per worker, {} with several)".format(*RECIPE[name])
+    """What the help says about an option of a recipe."""
+    text = f"{ONE_GAME[name]}"
+    if SEVERAL_GAMES[name] != ONE_GAME[name]:
+        text += f" with one game per worker, {SEVERAL_GAMES[name]} with several"
+    games: dict[float, list[str]] = {}
+    for game, values in OF_GAME.items():
+        if name in values:
+            games.setdefault(values[name], []).append(game)
+    for value, those in games.items():
+        text += f"; {value} with several games per worker in {', '.join(those)}"
+    return text
 
 
 def build_parser() -> LineParser:
@@ -145,13 +166,12 @@ def build_parser() -> LineParser:
     learning = parser.add_argument_group("learning")
     learning.add_argument(
         "-l", "--lr", type=positive_float, metavar="LR",
-        help=f"learning rate (default: {RECIPE['lr'][0]:g}; {FAST_LR:g} with several games per "
-        f"worker in {', '.join(FAST_GAMES)}; {RMSPROP_LR:g} with RMSprop)",
+        help=f"learning rate (default: {defaults('lr')}; {RMSPROP_LR} with RMSprop)",
     )
     learning.add_argument(
         "--anneal-steps", type=natural_int, metavar="N",
         help="agent steps of the run over which every learning rate falls to a tenth, where it "
-        f"stays; 0 keeps it as it is {defaults('anneal_steps')}",
+        f"stays; 0 keeps it as it is (default: {defaults('anneal_steps')})",
     )
     learning.add_argument(
         "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
@@ -164,11 +184,11 @@ def build_parser() -> LineParser:
     )
     learning.add_argument(
         "-t", "--tau", type=unit_interval, metavar="T",
-        help=f"lambda of generalised advantage estimation {defaults('tau')}",
+        help=f"lambda of generalised advantage estimation (default: {defaults('tau')})",
     )
     learning.add_argument(
         "-ec", "--entropy-coef", type=natural_float, metavar="EC",
-        help=f"weight of the policy's entropy {defaults('entropy_coef')}",
+        help=f"weight of the policy's entropy (default: {defaults('entropy_coef')})",
     )
     learning.add_argument(
         "-vc", "--value-coef", type=natural_float, default=0.5, metavar="VC",
@@ -176,7 +196,8 @@ def build_parser() -> LineParser:
     )
     learning.add_argument(
         "--max-grad-norm", type=positive_float, metavar="N",
-        help=f"a gradient with a larger norm is scaled down to it {defaults('max_grad_norm')}",
+        help="a gradient with a larger norm is scaled down to it "
+        f"(default: {defaults('max_grad_norm')})",
     )
     learning.add_argument(
         "-ns", "--num-steps", type=positive_int, default=20, metavar="N",
@@ -765,11 +786,9 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     args.skip_rate = args.skip_rate or SKIP_RATE
     if args.lr is None and args.optimizer == "RMSprop":
         args.lr = RMSPROP_LR
-    if args.lr is None and args.envs_per_worker > 1 and game_name(args.env) in FAST_GAMES:
-        args.lr = FAST_LR
-    for name, values in RECIPE.items():
+    for name, value in recipe(args.env, args.envs_per_worker).items():
         if getattr(args, name) is None:
-            setattr(args, name, values[args.envs_per_worker > 1])
+            setattr(args, name, value)
     return args
 
 

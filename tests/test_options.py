@@ -220,32 +220,31 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
     assert main.parse(["--resume"])[0].optimizer == "RMSprop"
 
 
-def test_one_game_per_worker_learns_by_the_classic_settings_unless_told_otherwise():
-    recipe = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
-    one, several = build("--envs-per-worker", "1").args, build("--envs-per-worker", "2").args
-    assert [getattr(one, name) for name in recipe] == [1e-4, 0, 1.0, 0.01, 40.0]
-    assert [getattr(several, name) for name in recipe] == [3e-4, 10_000_000, 0.95, 0.001, 200.0]
-    assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.tau == 1.0
-    assert build("--envs-per-worker", "2", "--tau", "1", "-ec", "0").args.entropy_coef == 0.0
-
-
 @pytest.mark.parametrize(
-    ("options", "rate"),
+    ("options", "values"),
     [
-        (("--env", "Pong-v0"), 3e-4),
-        (("--env", "ALE/BeamRider-v5"), 3e-4),
-        (("--env", "MsPacman-v0"), 1e-4),
-        (("--env", "Pong-v0", "--envs-per-worker", "1"), 1e-4),
-        (("--env", "Pong-v0", "--optimizer", "RMSprop"), 7e-4),
-        (("--env", "Pong-v0", "--lr", "0.5"), 0.5),
+        (("--env", "Pong-v0", "--envs-per-worker", "1"), (1e-4, 0, 1.0, 0.01, 40.0)),
+        (("--env", "Breakout-v0", "--envs-per-worker", "1"), (1e-4, 0, 1.0, 0.01, 40.0)),
+        (("--env", "Pong-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (("--env", "PongDeterministic-v4"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (("--env", "ALE/BeamRider-v5"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
+        (("--env", "MsPacman-v0"), (1e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (("--env", "Pong-v0", "--optimizer", "RMSprop"), (7e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (
+            ("--lr", "0.5", "--anneal-steps", "3", "--tau", "0.7", "-ec", "0", "--max-grad-norm=9"),
+            (0.5, 3, 0.7, 0.0, 9.0),
+        ),
     ],
+    ids=str,
 )
-def test_the_higher_rate_is_for_several_games_per_worker_where_it_is_known_to_learn(options, rate):
-    assert main.parse(["--workers", "1", *options])[0].lr == rate
+def test_the_recipe_is_that_of_the_game_unless_told_otherwise(options, values):
+    args = main.parse(["--workers", "1", *options])[0]
+    names = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
+    assert tuple(getattr(args, name) for name in names) == values
 
 
-def test_the_games_of_the_higher_rate_exist():
-    assert {game_name(f"{game}-v0") for game in main.FAST_GAMES} == set(main.FAST_GAMES)
+def test_the_games_with_a_recipe_of_their_own_exist():
+    assert {game_name(f"{game}-v0") for game in main.OF_GAME} == set(main.OF_GAME)
 
 
 def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
