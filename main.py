@@ -89,9 +89,9 @@ MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
 REPLACEMENT_SECONDS = 600
 ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
 # Defaults with one game per worker, those of the classic suite; with several, where a larger batch
-# carries a longer step and has a larger gradient; and in games that were measured to learn better
-# with others, see benchmarks/README.md. A rate of 3e-4 is only where it was seen to learn: in
-# MsPacman it saturates the LSTM within 0.2 M steps, and nothing is learned then.
+# carries a longer step and has a larger gradient; and in games where other values were seen to
+# learn, see benchmarks/README.md. A rate of 3e-4 is only where it was: in MsPacman it saturates the
+# LSTM within 0.2 M steps, and nothing is learned then.
 ONE_GAME = {
     "lr": 1e-4,
     "anneal_steps": 0,
@@ -100,11 +100,12 @@ ONE_GAME = {
     "max_grad_norm": 40.0,
 }
 SEVERAL_GAMES = ONE_GAME | {"anneal_steps": 10_000_000, "max_grad_norm": 200.0}
+LITTLE_ENTROPY = {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001}
 OF_GAME = {  # with several games per worker
     "Pong": {"lr": 3e-4},
-    "Breakout": {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001},
-    "SpaceInvaders": {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001},
-    "BeamRider": {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001},
+    "Breakout": LITTLE_ENTROPY,
+    "SpaceInvaders": LITTLE_ENTROPY,
+    "BeamRider": LITTLE_ENTROPY,
 }
 RMSPROP_LR = 7e-4
 ADAM_EPS = 1e-3
@@ -119,7 +120,7 @@ def recipe(env_id: str, envs_per_worker: int) -> dict[str, float]:
 
 def defaults(name: str) -> str:
     """What the help says about an option of a recipe."""
-    text = f"{ONE_GAME[name]}"
+    text = str(ONE_GAME[name])
     if SEVERAL_GAMES[name] != ONE_GAME[name]:
         text += f" with one game per worker, {SEVERAL_GAMES[name]} with several"
     games: dict[float, list[str]] = {}

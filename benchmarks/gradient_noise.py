@@ -159,7 +159,7 @@ def run() -> None:
     parser.add_argument("--num-steps", type=number, default=20, help="agent steps of a rollout")
     parser.add_argument("--envs-per-worker", type=number, default=8, help="games of a rollout")
     parser.add_argument("--gamma", type=fraction, default=0.99, help="discount factor")
-    parser.add_argument("--tau", type=fraction, default=0.95, help="lambda of the advantages")
+    parser.add_argument("--tau", type=fraction, default=1.0, help="lambda of the advantages")
     utils.add_truth(parser, "--reward-ends-return", default=False, help="as in main.py")
     args = parser.parse_args()
     if args.rollouts < 4:

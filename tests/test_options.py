@@ -226,6 +226,9 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
         (("--env", "Pong-v0", "--envs-per-worker", "1"), (1e-4, 0, 1.0, 0.01, 40.0)),
         (("--env", "Breakout-v0", "--envs-per-worker", "1"), (1e-4, 0, 1.0, 0.01, 40.0)),
         (("--env", "Pong-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (("--env", "Pong-v0", "--envs-per-worker", "2"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (("--env", "Breakout-v0"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
+        (("--env", "SpaceInvaders-v0"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
         (("--env", "PongDeterministic-v4"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "ALE/BeamRider-v5"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
         (("--env", "MsPacman-v0"), (1e-4, 10_000_000, 1.0, 0.01, 200.0)),
@@ -241,6 +244,19 @@ def test_the_recipe_is_that_of_the_game_unless_told_otherwise(options, values):
     args = main.parse(["--workers", "1", *options])[0]
     names = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
     assert tuple(getattr(args, name) for name in names) == values
+
+
+def test_the_help_says_which_games_have_which_defaults():
+    text = " ".join(main.build_parser().format_help().split())
+    assert (
+        "(default: 0.0001; 0.0003 with several games per worker in Pong, Breakout, SpaceInvaders, "
+        "BeamRider; 0.0007 with RMSprop)" in text
+    )
+    assert (
+        "(default: 1.0; 0.95 with several games per worker in Breakout, SpaceInvaders, BeamRider)"
+        in text
+    )
+    assert "(default: 40.0 with one game per worker, 200.0 with several)" in text
 
 
 def test_the_games_with_a_recipe_of_their_own_exist():
