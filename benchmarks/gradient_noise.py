@@ -31,7 +31,15 @@ from torch import Tensor
 import checkpoint
 import kernels
 import main
-from environment import SKIP_RATE, Normalizer, file_name, game_config, make_env, read_config
+from environment import (
+    CROP_TABLE,
+    SKIP_RATE,
+    Normalizer,
+    file_name,
+    game_config,
+    make_env,
+    read_config,
+)
 from gym_eval import build_model
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
@@ -40,7 +48,6 @@ from shared_optim import SharedAdam
 from train import a3c_loss, collect, returns_and_advantages
 from utils import TRAIN, game_seed
 
-CONFIG = Path(main.__file__).with_name("config.json")
 LOSSES = ("policy", "value")
 WARM_UP = 50  # rollouts that are not counted: all games begin together
 
@@ -118,12 +125,14 @@ def gradients(
 
 def measure(args: argparse.Namespace) -> None:
     """Play, and print the table."""
+    if args.tau is None:
+        args.tau = main.recipe(args.env, args.envs_per_worker)["tau"]
     path = Path(args.load_model_dir, f"{file_name(args.env)}.dat")
     state_dict, description = checkpoint.load_model(path)
     if description is None:
         raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
     normalizer = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
-    config = game_config(read_config(CONFIG), args.env) | {"actions": description["actions"]}
+    config = game_config(read_config(CROP_TABLE), args.env) | {"actions": description["actions"]}
     skip_rate = description.get("skip_rate", SKIP_RATE)
     limit = description.get("max_episode_length")
     make = functools.partial(make_env, args.env, config, skip_rate, limit)
@@ -159,7 +168,7 @@ def run() -> None:
     parser.add_argument("--num-steps", type=number, default=20, help="agent steps of a rollout")
     parser.add_argument("--envs-per-worker", type=number, default=8, help="games of a rollout")
     parser.add_argument("--gamma", type=fraction, default=0.99, help="discount factor")
-    parser.add_argument("--tau", type=fraction, default=1.0, help="lambda of the advantages")
+    parser.add_argument("--tau", type=fraction, help="lambda of the advantages; as in main.py")
     utils.add_truth(parser, "--reward-ends-return", default=False, help="as in main.py")
     args = parser.parse_args()
     if args.rollouts < 4:
