@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 import checkpoint
-from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, UPDATES
 from monitor import Figures, Window
 from utils import ERROR, format_time
 
@@ -139,12 +138,12 @@ class Display:
         if now < self.next_update:
             return
         self.next_update = now + REFRESH_SECONDS
-        if self.state == "starting" and self.server.counts[:, UPDATES].any():
+        if self.state == "starting" and self.server.has_learned:
             self.state = ""
-        evaluation = self.server.evaluation.tolist()
-        if evaluation[EVALUATIONS] > self.evaluations:
-            self.evaluations = evaluation[EVALUATIONS]
-            self.scores.append(evaluation[LAST_SCORE])
+        evaluation = self.server.evaluation
+        if evaluation["evaluations"] > self.evaluations:
+            self.evaluations = int(evaluation["evaluations"])
+            self.scores.append(float(evaluation["last_score"]))
         if not in_foreground(self.console):
             return
         with contextlib.suppress(OSError):  # the terminal has gone; the run goes on
@@ -173,7 +172,7 @@ class Display:
         width, height = self.console.size
         width = min(width, MAX_WIDTH)
         learning, playing = self.learning.read(), self.playing.read()
-        best = float(server.evaluation[BEST_SCORE])
+        best = float(server.evaluation["best_score"])
         last = self.scores[-1] if self.scores else math.nan
 
         table = Table.grid(padding=(0, 2))

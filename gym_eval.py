@@ -53,7 +53,7 @@ from environment import (
     parse_env_id,
     read_config,
 )
-from model import A3Clstm
+from model import make_model
 from monitor import require
 from player import Result, env_seed, play_games
 from record import EMULATOR_RATE, record_game
@@ -174,7 +174,7 @@ def build_model(path: Path, state_dict: dict, actions: list[str], hidden_size: i
         )
     if hidden_size not in (None, found_size):
         raise ValueError(f"{path}: has {found_size} LSTM units, not --hidden-size {hidden_size}")
-    model = A3Clstm(found_actions, found_size)
+    model = make_model(found_actions, found_size)
     checkpoint.load_weights(path, model, state_dict)
     return model.eval()
 

@@ -11,17 +11,22 @@ Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learn
 import copy
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-STEPS, UPDATES, GAMES = range(3)  # columns of a worker's counters
-# Columns of a worker's sums: seven over its updates (four means over the steps of one update; the
-# gradient's norm before clipping; 1 if it was clipped; the step size), two over finished games.
-POLICY_LOSS, VALUE_LOSS, ENTROPY, VALUE, GRAD_NORM, CLIPPED, LEARNING_RATE = range(7)
-SCORE, LENGTH = 7, 8
-EVALUATIONS, LAST_SCORE, BEST_SCORE, LAST_STEPS = range(4)  # slots of the test process
+# What a worker counts: of all its steps, ...
+COUNTS = ("steps", "updates", "games")  # agent steps, updates, finished training games
+# ... sums over its updates (four means over the steps of one update; the gradient's norm before
+# clipping; 1 if it was clipped; the step size) ...
+OF_UPDATES = (
+    "policy_loss", "value_loss", "entropy", "value", "grad_norm", "clipped", "learning_rate",
+)  # fmt: skip
+OF_GAMES = ("score", "length")  # ... and over its finished games, raw points and agent steps.
+# What the test process says: the number of evaluations, the mean score of the last one, the best
+# mean score so far (nan: none), agent steps behind the weights that were evaluated last.
+OF_EVALUATION = ("evaluations", "last_score", "best_score", "last_steps")
 
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps it
 SPARE_SHARED_MEMORY = 2**20  # bytes, for counters and the like
@@ -40,12 +45,29 @@ def require_shared_memory(size: int) -> None:
         )
 
 
+class Table:
+    """Numbers by name in shared memory: float64, exact for whole numbers below 2**53.
+
+    values: (*shape, names). table[name] is a view (*shape) of it.
+    """
+
+    def __init__(self, names: Sequence[str], *shape: int):
+        self.columns = {name: i for i, name in enumerate(names)}
+        self.values = torch.zeros(*shape, len(names), dtype=torch.float64).share_memory_()
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[..., self.columns[name]]
+
+    def __setitem__(self, name: str, number: float) -> None:
+        self.values[..., self.columns[name]] = number
+
+
 class Hogwild:
     """Shared memory of one run; pickles to every process, where it is the same memory.
 
-    Each slot has one writer: the rows `counts[rank]`, `sums[rank]` and `normalizers[rank]` belong
-    to worker `rank`, `evaluation` to the test process, `stop_flag` to the main process. Nothing
-    can be held by a process that was killed.
+    Each slot has one writer: the rows `rank` of `figures` and `normalizers` belong to that worker,
+    `evaluation` to the test process, `stop_flag` to the main process. Nothing can be held by a
+    process that was killed.
 
     weights: (P,) first weights of the run.
     make_optimizer: called with [parameter]; torch.optim.Optimizer with a share_memory() method.
@@ -91,14 +113,11 @@ class Hogwild:
         self.parameter.share_memory_()
         for optimizer in self.optimizers:
             optimizer.share_memory()
-        self.counts = torch.zeros(num_workers, 3, dtype=torch.int64).share_memory_()
-        self.sums = torch.zeros(num_workers, 9, dtype=torch.float64).share_memory_()
+        self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES), num_workers)
         # Count, mean and standard deviation of environment.Normalizer, per worker.
         self.normalizers = torch.zeros(num_workers, 3, dtype=torch.float64).share_memory_()
-        # Number of evaluations, mean score of the last one, best mean score so far, agent steps
-        # behind the weights that were evaluated last.
-        self.evaluation = torch.tensor([0, torch.nan, torch.nan, 0], dtype=torch.float64)
-        self.evaluation.share_memory_()
+        self.evaluation = Table(OF_EVALUATION)
+        self.evaluation["last_score"] = self.evaluation["best_score"] = torch.nan
         self.stop_flag = torch.zeros(1, dtype=torch.uint8).share_memory_()
         self.first_step = first_step
         self.first_second = first_second
@@ -130,21 +149,10 @@ class Hogwild:
         self.parameter.grad = gradient.to(self.parameter.device)
         optimizer.step()
 
-    def report(
-        self,
-        rank: int,
-        steps: int = 0,
-        updates: int = 0,
-        games: int = 0,
-        sums: Mapping[int, float] | None = None,
-    ) -> None:
-        """Add to the counts of this worker, and to the given columns of its sums."""
-        row = self.counts[rank]
-        for column, number in ((STEPS, steps), (UPDATES, updates), (GAMES, games)):
-            if number:
-                row[column] += number
-        for column, number in (sums or {}).items():
-            self.sums[rank, column] += number
+    def report(self, rank: int, **figures: float) -> None:
+        """Add to these figures of this worker."""
+        for name, number in figures.items():
+            self.figures[name][rank] += number
 
     # What everybody may read.
 
@@ -156,7 +164,12 @@ class Hogwild:
     @property
     def steps(self) -> int:
         """Agent steps of the run over all workers, earlier sessions included."""
-        return self.first_step + int(self.counts[:, STEPS].sum())
+        return self.first_step + int(self.figures["steps"].sum())
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether there was an update in this session."""
+        return bool(self.figures["updates"].any())
 
     @property
     def seconds(self) -> float:

@@ -58,6 +58,11 @@ class A3Clstm(nn.Module):
         return self.critic_linear(hx), self.actor_linear(hx), (hx, cx)
 
 
+def make_model(num_actions: int, hidden_size: int = 512) -> nn.Module:
+    """The network of training, of the test process and of evaluation: change it here."""
+    return A3Clstm(num_actions, hidden_size)
+
+
 def flatten_parameters(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Lay the model's parameters out in one vector, and their gradients in another.
 

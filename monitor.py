@@ -4,16 +4,16 @@ Read by the log lines, the display in the terminal and TensorBoard, each over a 
 """
 
 import importlib
+import math
 import time
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
-from hogwild import EVALUATIONS, LAST_SCORE, LAST_STEPS, Hogwild
+from hogwild import COUNTS, OF_GAMES, OF_UPDATES, Hogwild
 
 TENSORBOARD_SECONDS = 10  # between points of a curve
 
@@ -22,15 +22,12 @@ class Snapshot(NamedTuple):
     """The totals of all workers at one moment."""
 
     second: float
-    steps: int  # agent steps
-    updates: int
-    games: int
-    sums: np.ndarray  # (9,), see hogwild
+    totals: dict[str, float]  # by the names of Hogwild.figures
 
     @classmethod
     def of(cls, server: Hogwild) -> "Snapshot":
-        steps, updates, games = server.counts.sum(0).tolist()
-        return cls(time.monotonic(), steps, updates, games, server.sums.sum(0).numpy())
+        totals = server.figures.values.sum(0).tolist()
+        return cls(time.monotonic(), dict(zip(server.figures.columns, totals, strict=True)))
 
 
 class Figures(NamedTuple):
@@ -50,12 +47,12 @@ class Figures(NamedTuple):
 
     @classmethod
     def between(cls, before: Snapshot, after: Snapshot) -> "Figures":
-        games, updates = after.games - before.games, after.updates - before.updates
-        speed = (after.steps - before.steps) / max(after.second - before.second, 1e-9)
-        sums = after.sums - before.sums
-        per_update = sums[:7] / updates if updates else np.full(7, np.nan)
-        per_game = sums[7:] / games if games else np.full(2, np.nan)
-        return cls(speed, games, *per_update.tolist(), *per_game.tolist())
+        new = {name: after.totals[name] - before.totals[name] for name in after.totals}
+        steps, updates, games = (new[name] for name in COUNTS)
+        means = {name: new[name] / updates if updates else math.nan for name in OF_UPDATES}
+        means |= {name: new[name] / games if games else math.nan for name in OF_GAMES}
+        speed = steps / max(after.second - before.second, 1e-9)
+        return cls(speed=speed, games=int(games), **means)
 
 
 class Window:
@@ -98,11 +95,11 @@ class TensorBoard:
 
         last: write all that is left, and close the files.
         """
-        if self.server.evaluation[EVALUATIONS] > self.evaluations:
-            self.evaluations = int(self.server.evaluation[EVALUATIONS])
+        if self.server.evaluation["evaluations"] > self.evaluations:
+            self.evaluations = int(self.server.evaluation["evaluations"])
             self._write_evaluation()
         now = Snapshot.of(self.server)
-        new = now.updates > self.last.updates
+        new = now.totals["updates"] > self.last.totals["updates"]
         if new and (last or now.second - self.last.second >= TENSORBOARD_SECONDS):
             self._write_training(Figures.between(self.last, now))
             self.last = now
@@ -130,7 +127,7 @@ class TensorBoard:
         """The score of the newest evaluation, and how the weights are distributed now."""
         evaluation = self.server.evaluation
         self.writer.add_scalar(
-            "evaluation/score", float(evaluation[LAST_SCORE]), int(evaluation[LAST_STEPS])
+            "evaluation/score", float(evaluation["last_score"]), int(evaluation["last_steps"])
         )
         self.server.pull(self.weights)
         for name, parameter in self.model.named_parameters():

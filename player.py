@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from environment import FIRE_PRESSES, Normalizer
-from kernels import Network, make_network
+from network import Network, make_network
 
 
 def env_seed(seed: np.random.SeedSequence) -> int:
@@ -96,7 +96,7 @@ class Player:
     The batch has a fixed number of rows; a row whose game is over stands still until it is
     started again.
 
-    network: for E games, see kernels.make_network.
+    network: for E games, see network.make_network.
     count_lives: a lost life ends the training episode, and with it the LSTM's memory.
     learning: whether the network keeps what the gradient of a rollout needs.
     """

@@ -9,12 +9,12 @@ import gc
 
 import torch
 
-import kernels
+import network
 import test  # noqa: F401
 import train  # noqa: F401
 
 torch.set_num_threads(1)  # a thread would not survive the fork
-kernels.compile_kernels()
+network.compile_kernels()
 # The collector marks every object that it visits, and each mark is a page of one's own.
 gc.collect()
 gc.freeze()

@@ -12,8 +12,8 @@ import numpy as np
 import checkpoint
 from checkpoint import Files
 from environment import Normalizer
-from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, LAST_STEPS, UPDATES, Hogwild
-from model import A3Clstm, flatten_parameters
+from hogwild import Hogwild
+from model import flatten_parameters, make_model
 from player import play_games
 from utils import TEST, Output, become_child, format_time, game_seed, setup_logger
 
@@ -30,11 +30,11 @@ def test(
 
     description: of the run, for ENV.json; see checkpoint.describe.
     """
-    model = A3Clstm(len(description["actions"]), args.hidden_size)
+    model = make_model(len(description["actions"]), args.hidden_size)
     weights, _ = flatten_parameters(model)
     scores = [row[2] for row in checkpoint.read_csv(files.csv)]  # of earlier sessions
     last_steps, last_seconds = server.steps, server.seconds
-    while not server.stopped and not server.counts[:, UPDATES].any():
+    while not server.stopped and not server.has_learned:
         time.sleep(0.05)  # nothing has been learned yet
 
     while not server.stopped:
@@ -69,10 +69,10 @@ def test(
         )
         # A disk may be full or gone for a while: the run goes on, and the other file is written.
         try:
-            if is_best(score, float(server.evaluation[BEST_SCORE]), args.save_score_level):
+            if is_best(score, float(server.evaluation["best_score"]), args.save_score_level):
                 state = checkpoint.describe(description, steps, seconds, normalizer, score)
                 checkpoint.save_model(files.model, model.state_dict(), state)
-                server.evaluation[BEST_SCORE] = score
+                server.evaluation["best_score"] = score
                 if args.save_max:
                     checkpoint.save_model(files.kept(steps), model.state_dict(), state)
         except OSError as error:
@@ -83,9 +83,9 @@ def test(
             )
         except OSError as error:
             logger.error(f"cannot save: {error}")
-        server.evaluation[LAST_SCORE] = score
-        server.evaluation[LAST_STEPS] = steps
-        server.evaluation[EVALUATIONS] += 1
+        server.evaluation["last_score"] = score
+        server.evaluation["last_steps"] = steps
+        server.evaluation["evaluations"] += 1
         wake = time.monotonic() + pause(args.eval_interval, time.process_time() - began)
         while not server.stopped and time.monotonic() < wake:
             time.sleep(0.05)

@@ -18,21 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from environment import Normalizer
-from hogwild import (
-    CLIPPED,
-    ENTROPY,
-    GRAD_NORM,
-    LEARNING_RATE,
-    LENGTH,
-    POLICY_LOSS,
-    SCORE,
-    STEPS,
-    VALUE,
-    VALUE_LOSS,
-    Hogwild,
-)
-from kernels import make_network
-from model import A3Clstm, flatten_parameters
+from hogwild import Hogwild
+from model import flatten_parameters, make_model
+from network import make_network
 from player import Game, Player, Step, env_seed
 from utils import TRAIN, become_child, game_seed
 
@@ -125,7 +113,7 @@ def collect(
         steps.append(player.step(greedy=False))
         for row, game in enumerate(player.games):
             if game.over:
-                server.report(rank, games=1, sums={SCORE: game.score, LENGTH: game.length})
+                server.report(rank, games=1, score=game.score, length=game.length)
                 player.start(row, next(seeds))
         server.report(rank, steps=player.steps - before)
         if len(player.games) == 1 and bool(steps[-1].terminated | steps[-1].truncated):
@@ -161,13 +149,13 @@ def train(
     """
     normalizer = Normalizer(server.normalizers[rank])
     # A worker that replaces a dead one, or a resumed run, does not play the same games again.
-    origin = server.first_step + int(server.counts[rank, STEPS])
+    origin = server.first_step + int(server.figures["steps"][rank])
     seeds = (game_seed(args.seed, TRAIN, rank, origin, i) for i in itertools.count())
     first_seeds = list(itertools.islice(seeds, args.envs_per_worker))
     games = [
         Game(make_env(seed=env_seed(seed)), normalizer, reseed=False) for seed in first_seeds
     ]
-    model = A3Clstm(int(games[0].env.action_space.n), args.hidden_size)
+    model = make_model(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)
     network = make_network(model, len(games), args.num_steps)
     player = Player(network, games, args.count_lives, learning=True)
@@ -204,15 +192,13 @@ def train(
         server.report(
             rank,
             updates=1,
-            sums={
-                POLICY_LOSS: loss.policy.item() / steps,
-                VALUE_LOSS: loss.value.item() / steps,
-                ENTROPY: loss.entropy.item() / steps,
-                VALUE: values.mean().item(),
-                GRAD_NORM: norm,
-                CLIPPED: norm > args.max_grad_norm,
-                LEARNING_RATE: lr,
-            },
+            policy_loss=loss.policy.item() / steps,
+            value_loss=loss.value.item() / steps,
+            entropy=loss.entropy.item() / steps,
+            value=values.mean().item(),
+            grad_norm=norm,
+            clipped=norm > args.max_grad_norm,
+            learning_rate=lr,
         )
 
 

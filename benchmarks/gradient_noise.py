@@ -17,6 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from network import make_network
+from options import recipe
+
 import utils  # isort: skip  # before torch: sets the number of threads
 
 import argparse
@@ -30,7 +33,6 @@ from torch import Tensor
 
 import checkpoint
 import kernels
-import main
 from environment import (
     CROP_TABLE,
     SKIP_RATE,
@@ -98,7 +100,7 @@ def gradients(
     seeds = (game_seed(args.seed, TRAIN, stream, i) for i in itertools.count())
     weights, gradient = flatten_parameters(model)
     server = Hogwild(weights, SharedAdam, 1, num_optimizers=0)  # for what `collect` reports
-    network = kernels.make_network(model, len(games), args.num_steps)
+    network = make_network(model, len(games), args.num_steps)
     player = Player(network, games, count_lives, learning=True)
     for row in range(len(games)):
         player.start(row, next(seeds))
@@ -126,7 +128,7 @@ def gradients(
 def measure(args: argparse.Namespace) -> None:
     """Play, and print the table."""
     if args.tau is None:
-        args.tau = main.recipe(args.env, args.envs_per_worker)["tau"]
+        args.tau = recipe(args.env, args.envs_per_worker)["tau"]
     path = Path(args.load_model_dir, f"{file_name(args.env)}.dat")
     state_dict, description = checkpoint.load_model(path)
     if description is None:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from network import FastNetwork, compile_kernels
+from options import ENVS_PER_WORKER, build_parser, complete
+
 import utils  # isort: skip  # before torch: sets the number of threads
 
 import contextlib
@@ -27,7 +30,6 @@ import torch
 import torch.multiprocessing
 import torch.nn.functional as F
 
-import kernels
 import main
 import train as training
 from environment import Normalizer, game_config, make_env, read_config
@@ -192,9 +194,9 @@ def parts(args) -> dict[str, float]:
         setattr(owner, name, wrapper)
 
     patches = [
-        (kernels.FastNetwork, "act", "acting: network"),
-        (kernels.FastNetwork, "evaluate", "bootstrap: network"),
-        (kernels.FastNetwork, "backward", "gradient: network"),
+        (FastNetwork, "act", "acting: network"),
+        (FastNetwork, "evaluate", "bootstrap: network"),
+        (FastNetwork, "backward", "gradient: network"),
         (Game, "act", "environment"),
         (Game, "observation", "normaliser"),
         (Player, "begin", "begin of a rollout"),
@@ -242,14 +244,14 @@ def run() -> None:
     parser.add_argument("--env", default="Pong-v0", metavar="ID", help="environment id")
     parser.add_argument("--workers", type=number, default=2, help="processes of each side")
     parser.add_argument(
-        "--envs-per-worker", type=number, default=main.ENVS_PER_WORKER, help="of the suite"
+        "--envs-per-worker", type=number, default=ENVS_PER_WORKER, help="of the suite"
     )
     parser.add_argument("--rounds", type=number, default=5, help="alternations")
     parser.add_argument("--seconds", type=utils.positive_float, default=10.0, help="of each side")
     parser.add_argument("--part-steps", type=number, default=3200, help="for the parts")
     own = parser.parse_args()
     options = ["--env", own.env, "--envs-per-worker", str(own.envs_per_worker)]
-    args = main.complete(main.build_parser().parse_args(options))  # the recipe
+    args = complete(build_parser().parse_args(options))  # the recipe
     vars(args).update(vars(own))
     if args.part_steps < args.num_steps * args.envs_per_worker:
         parser.error(f"--part-steps: at least {args.num_steps * args.envs_per_worker}, a rollout")
@@ -258,7 +260,7 @@ def run() -> None:
     except ValueError as error:
         parser.error(str(error))
     torch.set_num_threads(1)
-    kernels.compile_kernels()
+    compile_kernels()
     print(f"{args.env}, {args.workers} workers x {args.envs_per_worker} games", flush=True)
     speed: dict[str, list[float]] = {"plain": [], "suite": []}
     for side in itertools.islice(itertools.cycle(speed), 2 * args.rounds):

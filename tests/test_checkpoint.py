@@ -20,7 +20,7 @@ import torch
 import checkpoint
 import test as test_module
 from checkpoint import Files
-from hogwild import BEST_SCORE, EVALUATIONS, LAST_SCORE, UPDATES, Hogwild
+from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
 from shared_optim import SharedAdam
 
@@ -455,7 +455,7 @@ class Evaluations:
         self.weights, _ = flatten_parameters(self.model)
         self.server = Hogwild(self.weights, SharedAdam, num_workers=2)
         self.server.normalizers[1] = torch.tensor(STATISTICS, dtype=torch.float64)
-        self.server.counts[1, UPDATES] = 1  # something has been learned
+        self.server.figures["updates"][1] = 1  # something has been learned
 
     def finish(self) -> None:
         """A game is over: with the last planned one, the run stops."""
@@ -511,8 +511,8 @@ def evaluated(folder: Path, *scores: float, **options) -> Evaluations:
     run.during = numbered_weights(run)
     vars(run.args).update(options)
     run.play()
-    assert int(run.server.evaluation[EVALUATIONS]) == len(scores)
-    assert run.server.evaluation[LAST_SCORE] == scores[-1]
+    assert int(run.server.evaluation["evaluations"]) == len(scores)
+    assert run.server.evaluation["last_score"] == scores[-1]
     return run
 
 
@@ -520,7 +520,7 @@ def evaluation_kept(run: Evaluations) -> float:
     """Which evaluation's weights ENV.dat holds."""
     weights, description = run.best()
     assert (weights == weights[0]).all()
-    assert description["score"] == run.server.evaluation[BEST_SCORE]
+    assert description["score"] == run.server.evaluation["best_score"]
     return float(weights[0])
 
 
@@ -545,7 +545,7 @@ def test_the_first_evaluation_is_kept_however_bad(tmp_path):
     run = evaluated(tmp_path, -1000)
     weights, description = run.best()
     assert torch.equal(weights, run.weights)
-    assert description["score"] == run.server.evaluation[BEST_SCORE] == -1000
+    assert description["score"] == run.server.evaluation["best_score"] == -1000
 
 
 def test_nothing_below_the_level_counts_as_best(tmp_path):
@@ -555,7 +555,7 @@ def test_nothing_below_the_level_counts_as_best(tmp_path):
     below.mkdir()
     run = evaluated(below, -3, -2.5, save_score_level=-2.0)
     assert not run.files.model.exists()
-    assert math.isnan(run.server.evaluation[BEST_SCORE])
+    assert math.isnan(run.server.evaluation["best_score"])
     assert len(checkpoint.read_csv(run.files.csv)) == 2 * PER_EVALUATION
     level = tmp_path / "level"
     level.mkdir()
@@ -564,10 +564,10 @@ def test_nothing_below_the_level_counts_as_best(tmp_path):
 
 def test_an_earlier_sessions_best_score_must_be_reached(tmp_path):
     run = Evaluations(tmp_path, same_scores(4, 5))
-    run.server.evaluation[BEST_SCORE] = 5.5
+    run.server.evaluation["best_score"] = 5.5
     run.play()
     assert not run.files.model.exists()
-    assert run.server.evaluation[BEST_SCORE] == 5.5
+    assert run.server.evaluation["best_score"] == 5.5
 
 
 @pytest.mark.parametrize("save_max", [True, False])
@@ -577,7 +577,7 @@ def test_save_max_keeps_every_new_best_beside_the_current_one(tmp_path, save_max
 
     def during(game, time):
         set_weights(game, time)
-        run.server.counts[0, 0] = 100 * (game // PER_EVALUATION + 1)  # agent steps
+        run.server.figures["steps"][0] = 100 * (game // PER_EVALUATION + 1)  # agent steps
 
     run.during = during
     run.args.save_max = save_max
@@ -615,13 +615,13 @@ def test_a_copy_that_cannot_be_kept_leaves_the_best_score_that_of_the_weights(tm
 
     def during(game, time):
         set_weights(game, time)
-        steps = run.server.counts[0, 0] = 100 * (game // PER_EVALUATION + 1)
+        steps = run.server.figures["steps"][0] = 100 * (game // PER_EVALUATION + 1)
         run.files.kept(int(steps)).mkdir(exist_ok=True)  # in the way
 
     run.during = during
     run.args.save_max = True
     run.play()
-    assert run.server.evaluation[BEST_SCORE] == run.best()[1]["score"] == 5
+    assert run.server.evaluation["best_score"] == run.best()[1]["score"] == 5
     assert any("cannot save" in line for line in run.log())
 
 
@@ -631,7 +631,7 @@ def test_what_is_saved_is_what_was_scored(tmp_path):
 
     def during(game, time):
         run.server.parameter.data.fill_(99)
-        run.server.counts[0, 0] += 10
+        run.server.figures["steps"][0] += 10
         run.server.normalizers[1] += 1
 
     run.during = during
@@ -688,7 +688,7 @@ def test_the_description_says_what_evaluation_must_know(tmp_path):
 
 def test_each_game_is_a_row_of_the_csv(tmp_path):
     run = Evaluations(tmp_path, [(-3.0, 2), (-1.0, 4), (7.0, 3), (8.0, 1)])
-    run.during = lambda game, time: run.server.counts[0].fill_(50)
+    run.during = lambda game, time: run.server.figures.values[0].fill_(50)
     run.play()
     rows = checkpoint.read_csv(run.files.csv)
     assert [row[1:] for row in rows] == [
@@ -702,7 +702,7 @@ def test_the_log_has_a_line_per_evaluation_with_the_mean_over_all_games(tmp_path
     run = Evaluations(tmp_path, [(-3.0, 2), (-1.0, 4), (7.0, 3), (8.0, 5)])
     checkpoint.append_csv(run.files.csv, [(1.0, 0, 4.0, 9)] * 2)  # of an earlier session
     run.server.first_second = 3600.0 * 25 + 62
-    run.during = lambda game, time: run.server.counts[0].fill_(50)
+    run.during = lambda game, time: run.server.figures.values[0].fill_(50)
     run.play()
     pattern = (
         r"Time (\d\d+h \d\dm \d\ds), episode reward (\S+), episode length (\d+), "
@@ -731,7 +731,7 @@ def test_a_stop_ends_the_evaluation_within_a_step_and_records_no_part_of_it(tmp_
     run.play()
     game, time = stop_at
     complete = game // PER_EVALUATION
-    assert int(run.server.evaluation[EVALUATIONS]) == complete
+    assert int(run.server.evaluation["evaluations"]) == complete
     assert len(checkpoint.read_csv(run.files.csv)) == complete * PER_EVALUATION
     assert len(run.log()) == complete
     assert run.files.model.exists() == (complete > 0)
@@ -749,7 +749,7 @@ def test_a_stop_after_some_games_of_an_evaluation_records_none_of_them(tmp_path)
     run.during = during
     run.play()
     assert run.finished == 1
-    assert int(run.server.evaluation[EVALUATIONS]) == 0
+    assert int(run.server.evaluation["evaluations"]) == 0
     assert not run.files.csv.exists()
     assert not run.files.model.exists()
     assert run.log() == []
@@ -788,12 +788,12 @@ def test_a_stop_during_the_pause_ends_at_once(tmp_path):
     run = Evaluations(tmp_path, same_scores(1))
     run.args.eval_interval = 3600.0
     run.play()  # or the test's time-out ends it
-    assert int(run.server.evaluation[EVALUATIONS]) == 1
+    assert int(run.server.evaluation["evaluations"]) == 1
 
 
 def test_a_run_that_is_already_stopped_plays_nothing(tmp_path):
     run = Evaluations(tmp_path, same_scores(1))
-    run.server.counts.zero_()  # and nothing has been learned
+    run.server.figures.values.zero_()  # and nothing has been learned
     run.server.stop()
     run.play()
     assert run.started == 0

@@ -25,20 +25,12 @@ from test_main import PROJECT, SMALL
 
 import checkpoint
 import display
-import main
 from display import Display, draw_curve, number, read_lines
 from hogwild import (
-    BEST_SCORE,
-    CLIPPED,
-    ENTROPY,
-    EVALUATIONS,
-    GRAD_NORM,
-    LAST_SCORE,
-    SCORE,
-    VALUE,
     Hogwild,
 )
 from model import A3Clstm, flatten_parameters
+from options import build_parser, complete
 from shared_optim import SharedAdam
 
 ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
@@ -81,7 +73,7 @@ def test_lines_of_a_log_from_a_byte_on(tmp_path):
 
 
 def make_display(tmp_path, width: int, height: int, *options: str) -> Display:
-    args = main.complete(main.build_parser().parse_args(["--workers", "2", *options]))
+    args = complete(build_parser().parse_args(["--workers", "2", *options]))
     weights, _ = flatten_parameters(A3Clstm(3, hidden_size=8))
     run = SimpleNamespace(
         server=Hogwild(weights, SharedAdam, num_workers=2, first_step=1000),
@@ -105,10 +97,10 @@ def test_the_display_shows_what_the_run_does(tmp_path):
     checkpoint.append_csv(tmp_path / "Pong-v0.csv", [(9.0, 900, -20.0, 9), (9.0, 900, -10.0, 9)])
     view = make_display(tmp_path, 100, 40, "--max-steps", "3000", "--max-grad-norm", "30")
     server = view.server
-    server.report(0, steps=500, updates=4, games=2, sums={ENTROPY: 6.0, VALUE: -2.0, SCORE: -30.0})
-    server.report(1, sums={GRAD_NORM: 100.0, CLIPPED: 3})
-    server.evaluation[LAST_SCORE], server.evaluation[BEST_SCORE] = -5, -4.5
-    server.evaluation[EVALUATIONS] = 1
+    server.report(0, steps=500, updates=4, games=2, entropy=6.0, value=-2.0, score=-30.0)
+    server.report(1, grad_norm=100.0, clipped=3)
+    server.evaluation["last_score"], server.evaluation["best_score"] = -5, -4.5
+    server.evaluation["evaluations"] = 1
     view.next_update = math.inf
     view.scores.append(-5.0)
     text = shown(view)
@@ -123,8 +115,8 @@ def test_the_display_shows_what_the_run_does(tmp_path):
 def test_an_evaluation_adds_to_the_curve(tmp_path):
     view = make_display(tmp_path, 80, 24)
     for i in range(1, 4):
-        view.server.evaluation[LAST_SCORE] = i
-        view.server.evaluation[EVALUATIONS] = i
+        view.server.evaluation["last_score"] = i
+        view.server.evaluation["evaluations"] = i
         view.next_update = 0
         view.update()
         view.next_update = 0

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import kernels
+import network
 from environment import Normalizer, game_config, make_env, read_config
-from kernels import CLOSED, LAYERS, FastNetwork, PlainNetwork, make_network
+from kernels import CLOSED, LAYERS
 from model import A3Clstm, flatten_parameters
+from network import FastNetwork, PlainNetwork, make_network
 
 CONFIG = f"{sys.modules['model'].__file__.rpartition('model.py')[0]}config.json"
 TOLERANCE = 1e-5  # of ||a - b|| / ||b||, per tensor
@@ -562,10 +564,10 @@ def test_without_numba_the_plain_twin_plays():
     script = """
 import sys
 sys.modules["numba"] = None
-import torch, kernels
+import torch, network
 from model import A3Clstm
-kernels.compile_kernels()
-net = kernels.make_network(A3Clstm(3, 16), 2, 1)
+network.compile_kernels()
+net = network.make_network(A3Clstm(3, 16), 2, 1)
 state = torch.zeros(2, 16)
 assert net.act(torch.zeros(2, 1, 80, 80), state, state)[1].shape == (2, 3)
 print(type(net).__name__)
@@ -598,7 +600,7 @@ def test_the_choice_is_made_once(monkeypatch):
     fast = FastNetwork if kernels.HAVE_NUMBA else PlainNetwork
     assert type(make_network(model, 2, 3)) is fast
     assert type(make_network(model.double(), 2, 3)) is PlainNetwork
-    monkeypatch.setattr(kernels, "HAVE_NUMBA", False)
+    monkeypatch.setattr(network, "HAVE_NUMBA", False)
     assert type(make_network(make_model(), 2, 3)) is PlainNetwork
 
 

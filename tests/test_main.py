@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import checkpoint
 import gym_eval
 import main
-from hogwild import BEST_SCORE, UPDATES
+from run import Run, load_options
 from stopping import REPEAT_SECONDS, StopSignal
 
 PROJECT = Path(main.__file__).parent
@@ -192,7 +192,7 @@ def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, ca
 
 def test_a_display_that_fails_costs_no_training(tmp_path, monkeypatch, capsys):
     def fail(display):
-        if display.server.counts[:, UPDATES].any():
+        if display.server.has_learned:
             raise ZeroDivisionError
         return ""
 
@@ -438,11 +438,11 @@ def test_the_last_weights_can_be_evaluated(trained, monkeypatch):
 def test_resume_restores_everything_exactly(trained, monkeypatch):
     monkeypatch.chdir(trained)
     saved = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))
-    args, resumed = main.parse(["--resume", "--max-steps", "9000"])
+    args, resumed = load_options(["--resume", "--max-steps", "9000"])
     assert (args.hidden_size, args.num_steps, args.max_steps) == (16, 5, 9000)
-    run = main.Run(args, resumed)
+    run = Run(args, resumed)
     assert run.server.steps == saved["steps"] >= 1000
-    assert float(run.server.evaluation[BEST_SCORE]) == saved["best_score"]
+    assert float(run.server.evaluation["best_score"]) == saved["best_score"]
     run.save()
     again = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))
     for key in ("steps", "best_score", "normalizer"):
@@ -463,14 +463,14 @@ def test_a_resumed_run_can_be_given_back_the_defaults(trained, monkeypatch):
     saved["args"] |= {"distributed_step_size": [0.1, 0.2], "save_score_level": 3.0}
     torch.save(saved, path)
     resume = ["--resume", "--max-steps", "9000"]
-    args, _ = main.parse(resume)
+    args, _ = load_options(resume)
     assert args.distributed_step_size == [0.1, 0.2]
     assert (args.max_episode_length, args.save_score_level) == (40, 3.0)
     none = ["--max-episode-length", "none", "--save-score-level", "none"]
-    args, _ = main.parse([*resume, *none, "--lr", "0.3"])
+    args, _ = load_options([*resume, *none, "--lr", "0.3"])
     assert (args.lr, args.distributed_step_size) == (0.3, [])
     assert args.max_episode_length is args.save_score_level is None
-    args, _ = main.parse([*resume, "--distributed-step-size", "0.4"])
+    args, _ = load_options([*resume, "--distributed-step-size", "0.4"])
     assert args.distributed_step_size == [0.4]
 
 
@@ -480,9 +480,9 @@ def test_a_checkpoint_from_before_annealing_keeps_its_rate(trained, monkeypatch)
     saved = checkpoint.load_checkpoint(path)
     assert saved["args"].pop("anneal_steps") is not None
     torch.save(saved, path)
-    assert main.parse(["--resume", "--max-steps", "9000"])[0].anneal_steps == 0
+    assert load_options(["--resume", "--max-steps", "9000"])[0].anneal_steps == 0
     given = ["--resume", "--max-steps", "9000", "--anneal-steps", "7"]
-    assert main.parse(given)[0].anneal_steps == 7
+    assert load_options(given)[0].anneal_steps == 7
 
 
 @pytest.mark.parametrize("in_checkpoint", [None, 1.0, 3.0])
@@ -500,13 +500,13 @@ def test_the_best_score_is_that_of_the_weights_on_disk(
         torch.save(weights, model)
     elif in_description == "no weights":
         model.unlink()
-    run = main.Run(*main.parse(["--resume", "--max-steps", "9000"]))
+    run = Run(*load_options(["--resume", "--max-steps", "9000"]))
     expected = {
         2.0: max(in_checkpoint or 2.0, 2.0),
         "of other weights": in_checkpoint or math.nan,
         "no weights": math.nan,
     }[in_description]
-    assert float(run.server.evaluation[BEST_SCORE]) == pytest.approx(expected, nan_ok=True)
+    assert float(run.server.evaluation["best_score"]) == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_resumed_run_appends_to_log_and_csv_and_drops_newer_rows(trained, command):
@@ -531,7 +531,7 @@ def test_each_worker_s_own_optimizer_is_saved_and_resumed_as_a_list(tmp_path, mo
     saved = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["optimizer"]
     assert len(saved) == 2
     assert not torch.equal(saved[0]["state"][0]["exp_avg"], saved[1]["state"][0]["exp_avg"])
-    resumed = main.Run(*main.parse(["--resume", "--max-steps", "9000"]))
+    resumed = Run(*load_options(["--resume", "--max-steps", "9000"]))
     for optimizer, state in zip(resumed.server.optimizers, saved, strict=True):
         own = optimizer.state_dict()["state"][0]
         assert all(torch.equal(own[name], state["state"][0][name]) for name in own)

@@ -13,6 +13,8 @@ import checkpoint
 import main
 from environment import game_name
 from hogwild import Hogwild
+from options import ENVS_PER_WORKER, OF_GAME, build_parser
+from run import Run, load_options
 from stopping import StopSignal
 from train import train
 from utils import available_cores
@@ -25,9 +27,9 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def build(*options: str) -> main.Run:
+def build(*options: str) -> Run:
     """What main.py builds for these options, without a process or a file."""
-    return main.Run(*main.parse(["--env-config", CONFIG, "--hidden-size", "16", *options]))
+    return Run(*load_options(["--env-config", CONFIG, "--hidden-size", "16", *options]))
 
 
 class Recorder(Hogwild):
@@ -173,14 +175,14 @@ def test_count_lives_ends_training_episodes():
     ],
 )
 def test_truth_values_and_short_forms_are_understood(options, attribute, expected):
-    assert getattr(main.build_parser().parse_args(options), attribute) == expected
+    assert getattr(build_parser().parse_args(options), attribute) == expected
 
 
 def test_every_option_is_documented_with_a_default_or_a_unit(capsys):
     with pytest.raises(SystemExit):
-        main.build_parser().parse_args(["--help"])
+        build_parser().parse_args(["--help"])
     text = capsys.readouterr().out
-    for action in main.build_parser()._actions:
+    for action in build_parser()._actions:
         assert action.help, action.option_strings
         assert action.option_strings[-1] in text
     assert "None" not in text
@@ -202,14 +204,14 @@ def test_the_optimizer_options_make_that_optimizer():
     assert build("-l", "0.5").server.optimizers[0].param_groups[0]["lr"] == 0.5
     assert "max_exp_avg_sq" in next(iter(build("-a").server.optimizers[0].state.values()))
     assert len(build("-so", "False", "-w", "3").server.optimizers) == 3
-    assert len(build("-w", "3").server.counts) == 3
+    assert len(build("-w", "3").server.figures.values) == 3
 
 
 @pytest.mark.parametrize("options", [("--amsgrad",), ("--adam-eps", "0.001")], ids=" ".join)
 def test_an_option_of_adam_is_refused_with_another_optimizer(options):
-    assert main.parse(options)[0].optimizer == "Adam"
+    assert load_options(options)[0].optimizer == "Adam"
     with pytest.raises(ValueError, match=f"^{options[0]} .*; leave it out with --optimizer RMS"):
-        main.parse(["--optimizer", "RMSprop", *options])
+        load_options(["--optimizer", "RMSprop", *options])
 
 
 def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
@@ -217,7 +219,7 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
     run.args.adam_eps = 0.1  # earlier versions took it
     Path("trained_models").mkdir()
     run.save()
-    assert main.parse(["--resume"])[0].optimizer == "RMSprop"
+    assert load_options(["--resume"])[0].optimizer == "RMSprop"
 
 
 @pytest.mark.parametrize(
@@ -241,13 +243,13 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
     ids=str,
 )
 def test_the_recipe_is_that_of_the_game_unless_told_otherwise(options, values):
-    args = main.parse(["--workers", "1", *options])[0]
+    args = load_options(["--workers", "1", *options])[0]
     names = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
     assert tuple(getattr(args, name) for name in names) == values
 
 
 def test_the_help_says_which_games_have_which_defaults():
-    text = " ".join(main.build_parser().format_help().split())
+    text = " ".join(build_parser().format_help().split())
     assert (
         "(default: 0.0001; 0.0003 with several games per worker in Pong, Breakout, SpaceInvaders, "
         "BeamRider; 0.0007 with RMSprop)" in text
@@ -260,12 +262,12 @@ def test_the_help_says_which_games_have_which_defaults():
 
 
 def test_the_games_with_a_recipe_of_their_own_exist():
-    assert {game_name(f"{game}-v0") for game in main.OF_GAME} == set(main.OF_GAME)
+    assert {game_name(f"{game}-v0") for game in OF_GAME} == set(OF_GAME)
 
 
 def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
     cores = available_cores()
-    assert build("-w", str(cores)).args.envs_per_worker == main.ENVS_PER_WORKER
+    assert build("-w", str(cores)).args.envs_per_worker == ENVS_PER_WORKER
     assert build("-w", str(cores + 1)).args.envs_per_worker == 1
     assert build("-w", str(cores + 1), "--envs-per-worker", "3").args.envs_per_worker == 3
 
@@ -291,8 +293,8 @@ def test_env_config_is_the_crop_table():
 
 def test_a_run_belongs_to_no_folder_by_its_crop_table():
     """A checkpoint keeps the options, and the project may have moved when it is resumed."""
-    assert main.parse([])[0].env_config is None
-    a, _ = main.Run(*main.parse(["--hidden-size", "16"])).make_env().reset(seed=1)
+    assert load_options([])[0].env_config is None
+    a, _ = Run(*load_options(["--hidden-size", "16"])).make_env().reset(seed=1)
     b, _ = build().make_env().reset(seed=1)
     assert (a == b).all()
 
@@ -480,10 +482,10 @@ def test_a_resumed_run_keeps_its_skip_rate_unless_told_otherwise():
     Path("trained_models").mkdir()
     env = ("--env", "PongNoFrameskip-v4")
     build(*env, "--skip-rate", "6").save()
-    assert main.parse([*env, "--resume"])[0].skip_rate == 6
-    assert main.parse([*env, "--resume", "--skip-rate", "2"])[0].skip_rate == 2
+    assert load_options([*env, "--resume"])[0].skip_rate == 6
+    assert load_options([*env, "--resume", "--skip-rate", "2"])[0].skip_rate == 2
     build().save()
-    assert main.parse(["--resume"])[0].skip_rate == 4  # saved, though Pong-v0 skips by itself
+    assert load_options(["--resume"])[0].skip_rate == 4  # saved, though Pong-v0 skips by itself
 
 
 def test_an_optimizer_state_of_something_else_is_refused_with_one_line(capsys):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hogwild import Hogwild
+from run import Run, load_options
 from shared_optim import SharedAdam, SharedRMSprop
 
 # Ours, torch.optim's and options common to both. Adam is compared with the plain loop over
@@ -258,11 +259,10 @@ def test_without_a_shared_optimizer_each_worker_has_its_own_statistics(pushed, n
 
 @pytest.mark.parametrize(("text", "number"), [("False", 3), ("True", 1)])
 def test_the_option_shared_optimizer_decides_between_one_and_one_per_worker(tmp_path, text, number):
-    import main  # not above: the spawned processes import this file, and need none of that
 
     argv = ["--shared-optimizer", text, "--workers", "3", "--hidden-size", "8"]
     folders = ["--save-model-dir", str(tmp_path), "--log-dir", str(tmp_path)]
-    run = main.Run(*main.parse([*argv, *folders]))
+    run = Run(*load_options([*argv, *folders]))
     assert len(run.server.optimizers) == number
     assert not list(tmp_path.iterdir())
     seen = {id(run.server.for_process(rank).optimizers[0]) for rank in range(3)}

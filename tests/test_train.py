@@ -31,20 +31,12 @@ from games import (
 
 import train as train_module
 from environment import Normalizer, game_config, make_env, read_config
-from hogwild import (
-    CLIPPED,
-    ENTROPY,
-    GRAD_NORM,
-    LEARNING_RATE,
-    LENGTH,
-    SCORE,
-    STEPS,
-    UPDATES,
-    Hogwild,
-)
-from kernels import make_network
-from main import START_METHOD, build_parser, complete
+from hogwild import COUNTS, Hogwild
+from main import START_METHOD
 from model import A3Clstm, flatten_parameters
+from monitor import Snapshot
+from network import make_network
+from options import build_parser, complete
 from player import Game, Player, play_games
 from shared_optim import SharedAdam, SharedRMSprop
 from train import a3c_loss, collect, returns_and_advantages, train, train_process
@@ -418,7 +410,7 @@ def scripted_rollouts(num_games: int, count_lives: bool, rollouts: int):
         diary.append(("pull", weights.numpy()))
         results.append(collect(player, args.num_steps, 0, server, seeds))
         diary.append(("push",))
-    assert int(server.counts[0, STEPS]) == sum(r.rewards.numel() for r in results)
+    assert int(server.figures["steps"][0]) == sum(r.rewards.numel() for r in results)
     return results, args, diary
 
 
@@ -516,7 +508,7 @@ def worker_processes(server, args, make_env, body=train_process):
         context.set_forkserver_preload(["torch"])
     processes = [
         context.Process(target=body, args=(rank, args, server.for_process(rank), make_env))
-        for rank in range(len(server.counts))
+        for rank in range(len(server.figures.values))
     ]
     try:
         for process in processes:
@@ -560,7 +552,7 @@ def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
         functools.partial(recorded_scripted, Diary(tmp_path), 1, SCRIPT, num_actions)
     )
     with worker_processes(server, args, make_env) as processes:
-        wait_until(lambda: server.counts[:, UPDATES].min() >= 6, server, processes, 120)
+        wait_until(lambda: server.figures["updates"].min() >= 6, server, processes, 120)
 
     history = {}
     diaries = read_diaries(tmp_path)
@@ -725,7 +717,7 @@ def test_one_worker_with_one_game_equals_a_plainly_written_learner_on_pong():
 
     server = Hogwild(weights, SharedAdam, 1, max_steps=steps)
     train(0, args, server, make_pong)
-    assert server.counts[0].tolist()[:2] == [steps, 50]
+    assert [server.figures[name][0] for name in ("steps", "updates")] == [steps, 50]
     learned, expected_learned = (
         named_tensors(x - weights, num_actions, args.hidden_size)
         for x in (server.parameter.detach(), expected)
@@ -775,16 +767,16 @@ def test_a_worker_reports_what_it_did(tmp_path):
     args, server, diary = one_worker(tmp_path, max_grad_norm=0.3)
     args.max_grad_norm = math.inf  # the norms are those before clipping
     norms = [np.linalg.norm(gradient) for _, gradient, _ in replay(diary, args, 3)]
-    _, updates, games = server.counts[0].tolist()
-    sums = server.sums[0]
-    assert updates == len(norms) == sums[CLIPPED]
-    assert sums[GRAD_NORM] == pytest.approx(sum(norms), rel=1e-3)
-    assert sums[LEARNING_RATE] == pytest.approx(0.01 * updates)
-    assert sums[ENTROPY] / updates == pytest.approx(math.log(3), abs=0.05)
+    figures = Snapshot.of(server).totals  # of the only worker
+    updates = figures["updates"]
+    assert updates == len(norms) == figures["clipped"]
+    assert figures["grad_norm"] == pytest.approx(sum(norms), rel=1e-3)
+    assert figures["learning_rate"] == pytest.approx(0.01 * updates)
+    assert figures["entropy"] / updates == pytest.approx(math.log(3), abs=0.05)
     finished = [[event.reward for event in game] for game in SCRIPT]
-    assert games == len(finished)
-    assert sums[SCORE] == pytest.approx(sum(map(sum, finished)))  # raw, not clipped
-    assert sums[LENGTH] == sum(map(len, finished))
+    assert figures["games"] == len(finished)
+    assert figures["score"] == pytest.approx(sum(map(sum, finished)))  # raw, not clipped
+    assert figures["length"] == sum(map(len, finished))
 
 
 @pytest.mark.parametrize(("rank", "rate"), [(0, 0.1), (1, 0.002), (2, 0.1)])
@@ -826,7 +818,7 @@ def test_a_gradient_that_is_not_finite_raises_and_reaches_nobody(tmp_path):
     make = unseeded(lambda: Watched(1, [good + bad]))
     with pytest.raises(FloatingPointError, match="nan"):
         train(0, options(hidden_size=16, num_steps=5, lr=0.01), server, make)
-    assert server.counts[0, UPDATES] == 1
+    assert server.figures["updates"][0] == 1
     state = server.optimizers[0].state[server.parameter].values()
     for first, before, now in zip(*snapshots, (server.parameter, *state), strict=True):
         assert not torch.equal(first, before)
@@ -849,7 +841,7 @@ def test_an_unfinished_rollout_is_dropped(end):
 
     game = (*(Event(0.5),) * 30,)
     train(0, options(hidden_size=16, num_steps=5), server, unseeded(lambda: Stopping(1, [game])))
-    assert server.counts[0].tolist() == [8, 1, 0]
+    assert [server.figures[name][0] for name in COUNTS] == [8, 1, 0]
     assert len(seen) == 8
     assert torch.equal(seen[4], weights)
     assert not torch.equal(seen[5], weights)

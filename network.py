@@ -1,0 +1,321 @@
+"""The network of model.py during one rollout: in plain PyTorch, and several times faster.
+
+Both classes have one contract, so that a player need not know which of them it has:
+
+    begin()      a rollout begins: what was kept is forgotten, the weights are read anew
+    act()        one step of all games; keeps what the gradient needs
+    evaluate()   the same outputs, with nothing kept
+    backward()   from the gradient of the rollout's values and logits to that of the weights
+
+PlainNetwork is the algorithm as one would write it. FastNetwork does the same arithmetic, float32,
+with the loops of kernels.py, and takes the gradient of a whole rollout at once: the 12 MB of LSTM
+weights get theirs from one matrix product, not from one per step.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels import (
+    BLOCK,
+    CODES,
+    FEATURES,
+    FRESH,
+    HAVE_NUMBA,
+    INPUTS,
+    LANES,
+    LAYERS,
+    WIDTH,
+    add_linear,
+    features,
+    features_backward,
+)
+from model import A3Clstm, flatten_parameters
+
+
+class PlainNetwork:
+    """In plain PyTorch, on any device; see FastNetwork for shapes.
+
+    model: any module with A3Clstm's `forward` and `hidden_size`.
+    """
+
+    def __init__(self, model: nn.Module, num_envs: int, num_steps: int):
+        self.model = model
+        self.begin()
+
+    def begin(self) -> None:
+        self.steps: list[tuple[Tensor, ...]] = []
+
+    def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+        hx, cx = hx.clone(), cx.clone()
+        if self.steps:
+            hx.requires_grad_()
+            cx.requires_grad_()
+        with torch.enable_grad():
+            value, logit, after = self.model((obs, (hx, cx)))
+        self.steps.append((value[:, 0], logit, hx, cx, *after))
+        return value[:, 0].detach(), logit.detach(), after[0].detach(), after[1].detach()
+
+    def evaluate(
+        self, obs: Tensor, hx: Tensor, cx: Tensor, rows: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            value, logit, (hx, cx) = self.model((obs, (hx, cx)))
+        return value[:, 0], logit, hx, cx
+
+    def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
+        flowing: list[Tensor] = []  # gradient of hx and cx after the step at hand
+        for t in reversed(range(len(self.steps))):
+            value, logit, hx, cx, *after = self.steps[t]
+            gradients = [d_values[t], d_logits[t]]
+            if flowing:
+                gradients += [torch.where(ended[t, :, None], 0.0, d) for d in flowing]
+            outputs = [value, logit, *after][: len(gradients)]
+            torch.autograd.backward(outputs, gradients)
+            flowing = [x.grad if x.grad is not None else torch.zeros_like(x) for x in (hx, cx)]
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """The memory of a contiguous tensor."""
+    return x.detach().view(-1).numpy()
+
+
+class FastNetwork:
+    """With the loops of kernels.py: acts step by step, keeping what the backward pass needs.
+
+    model: on the CPU, float32, its parameters with gradients (flatten_parameters); read at
+        begin() and never replaced.
+    num_envs: E, games that act together; num_steps: the most steps of a rollout.
+
+    What a rollout fills; S = (num_steps + 1) * E samples, since evaluate() works in one step more,
+    and sample t * E + e is game e at step t. x, code and fresh have one array per convolution k,
+    flat, and the shapes are those of one sample (see kernels.Layer):
+
+        x[k]        (padded, padded, inputs)     the layer's input with its padding, channels-last
+        code[k]     (pooled, pooled, outputs)    uint8, which of four won its window; 4: ReLU closed
+        fresh[k]    (pooled, pooled)             uint8, 1: the window was computed, 0: as one
+                                                 step before
+        features    (S, 1024)                    output of the last layer, (maps, height, width)
+        hx, cx      (steps, E, hidden)           the LSTM's state before the step
+        gates       (steps, E, 4 * hidden)       input, forget, cell, output, after their functions
+        tanh_cx     (steps, E, hidden)           of the new cx
+        out         (steps, E, hidden)           the new hx
+        d_gates     (num_steps, E, 4 * hidden)   gradient of the gates before their functions
+        d_features  (S * 1024,)                  gradient of the features
+        d_x[k]      (padded, padded, inputs)     gradient of x[k] in one game, walking back in time
+
+    What an update fills: packed[k] and filters[k], the filters as acting and as the backward pass
+    reads them, d_filters[k] and d_bias[k], their gradients. Scratch: changed, last, lists, factors.
+    """
+
+    def __init__(self, model: A3Clstm, num_envs: int, num_steps: int):
+        self.model = model
+        self.num_envs, self.num_steps = num_envs, num_steps
+        self.all_rows = np.arange(num_envs)
+        self.convs = (model.conv1, model.conv2, model.conv3, model.conv4)
+        hidden = model.hidden_size
+        # One step more than a rollout has: evaluate() works there.
+        steps = num_steps + 1
+        samples = steps * num_envs
+        # Convolutions. Padding is zero for ever: nothing writes there.
+        self.x = tuple(torch.zeros(samples * size).numpy() for size in INPUTS)
+        self.code = tuple(torch.zeros(samples * size, dtype=torch.uint8).numpy() for size in CODES)
+        # Windows that had to be computed: 1; those that are as one step before: 0.
+        self.fresh = tuple(np.zeros(samples * size, np.uint8) for size in FRESH)
+        self.changed = np.zeros(WIDTH * WIDTH, np.uint8)
+        self.last = torch.empty(FEATURES).numpy()
+        self.packed = tuple(  # for acting
+            torch.empty(y.outputs // BLOCK, y.kernel, y.kernel, y.inputs, BLOCK) for y in LAYERS
+        )
+        self.filters = tuple(  # for the backward pass
+            torch.empty(y.kernel, y.outputs, y.kernel, y.inputs) for y in LAYERS
+        )
+        first = LAYERS[0]
+        self.d_filters = (
+            torch.empty(first.kernel, first.kernel, first.outputs),
+            *(torch.empty_like(w) for w in self.filters[1:]),
+        )
+        self.d_bias = tuple(torch.empty(y.outputs) for y in LAYERS)
+        self.d_x = tuple(torch.empty(size if i else 0).numpy() for i, size in enumerate(INPUTS))
+        by_channel = max(y.pooled * y.outputs for y in LAYERS)
+        by_place = max(6 * y.pooled * y.outputs for y in LAYERS[1:])
+        self.lists = (
+            np.zeros(max(y.outputs for y in LAYERS), np.int64),
+            np.zeros(by_channel, np.int32),
+            np.zeros(by_channel, np.float32),
+            np.zeros(6 * max(y.pooled for y in LAYERS), np.int64),
+            np.zeros(by_place, np.int32),
+            np.zeros(by_place, np.float32),
+        )
+        self.factors = torch.empty(LAYERS[0].pooled * 4 * LAYERS[0].outputs).numpy()
+        # LSTM and heads; (steps, E, .) each.
+        self.features = torch.zeros(steps, num_envs, FEATURES)
+        self.hx = torch.empty(steps, num_envs, hidden)
+        self.cx = torch.empty(steps, num_envs, hidden)
+        self.gates = torch.empty(steps, num_envs, 4 * hidden)  # input, forget, cell, output
+        self.tanh_cx = torch.empty(steps, num_envs, hidden)  # of the new cx
+        self.out = torch.empty(steps, num_envs, hidden)  # the new hx
+        self.d_features = torch.empty(samples * FEATURES)
+        self.d_gates = torch.empty(num_steps, num_envs, 4 * hidden)
+        # As the kernels take them.
+        self.packed_w = tuple(w.numpy().reshape(-1) for w in self.packed)
+        self.filters_w = tuple(w.numpy().reshape(-1) for w in self.filters)
+        self.d_filters_w = tuple(w.numpy().reshape(-1) for w in self.d_filters)
+        self.d_bias_w = tuple(b.numpy() for b in self.d_bias)
+        self.bias = tuple(conv.bias.detach().clone() for conv in self.convs)
+        self.bias_w = tuple(b.numpy() for b in self.bias)
+        self.features_w = self.features.numpy().reshape(-1)
+        self.begin()
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """A new rollout: forgets the kept steps and reads the weights anew."""
+        self.t = 0
+        self.evaluated = np.zeros(self.num_envs, bool)  # rows, since these weights came
+        for conv, packed, filters, bias in zip(
+            self.convs, self.packed, self.filters, self.bias, strict=True
+        ):
+            w = conv.weight  # (outputs, inputs, K, K)
+            blocks = w.view(-1, BLOCK, *w.shape[1:])
+            packed.copy_(blocks.permute(0, 3, 4, 2, 1))
+            filters.copy_(w.permute(2, 0, 3, 1))
+            bias.copy_(conv.bias)
+        lstm = self.model.lstm
+        self.lstm_bias = lstm.bias_ih + lstm.bias_hh
+
+    def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One step: obs (E, 1, 80, 80), hx and cx (E, hidden), which are copied.
+
+        Returns value (E,), logit (E, actions), the new hx and cx; new tensors, the caller's.
+        """
+        outputs = self._step(self.t, obs, hx, cx, self.all_rows, self._last_samples(-1))
+        self.t += 1
+        return outputs
+
+    def evaluate(
+        self, obs: Tensor, hx: Tensor, cx: Tensor, rows: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        """As `act`, with the weights of the last begin(), but keeps nothing.
+
+        rows: whose outputs are wanted; those of the others are undefined. None: all.
+        """
+        rows = self.all_rows if rows is None else np.array(rows, np.int64)
+        own = self.num_steps * self.num_envs + self.all_rows
+        like = self._last_samples(np.where(self.evaluated, own, -1))
+        self.evaluated[rows] = True
+        return self._step(self.num_steps, obs, hx, cx, rows, like)
+
+    def _last_samples(self, default: np.ndarray | int) -> np.ndarray:
+        """(E,) the samples of the step before; in the first of a rollout, the default."""
+        last = (self.t - 1) * self.num_envs + self.all_rows
+        return last if self.t else np.broadcast_to(default, last.shape).astype(np.int64)
+
+    @torch.no_grad()
+    def _step(
+        self, t: int, obs: Tensor, hx: Tensor, cx: Tensor, rows: np.ndarray, like: np.ndarray
+    ) -> tuple[Tensor, ...]:
+        model, lstm, E, H = self.model, self.model.lstm, self.num_envs, self.model.hidden_size
+        features(
+            obs.numpy().reshape(-1), t * E, rows, like, self.packed_w, self.bias_w, self.x,
+            self.code, self.fresh, self.changed, self.last, self.features_w,
+        )  # fmt: skip
+        self.hx[t] = hx
+        self.cx[t] = cx
+        gates = self.gates[t]
+        gates.copy_(self.lstm_bias.expand_as(gates))
+        for x, w in ((self.features[t], lstm.weight_ih), (self.hx[t], lstm.weight_hh)):
+            if w.shape[1] % LANES:
+                gates.addmm_(x, w.t())
+            else:
+                add_linear(_flat(x), E, _flat(w), len(w), w.shape[1], _flat(gates))
+        gates[:, : 2 * H].sigmoid_()
+        gates[:, 2 * H : 3 * H].tanh_()
+        gates[:, 3 * H :].sigmoid_()
+        let_in, keep, new, let_out = gates.split(H, 1)
+        cx = keep * self.cx[t] + let_in * new
+        hx = torch.mul(let_out, torch.tanh(cx, out=self.tanh_cx[t]), out=self.out[t])
+        value = F.linear(hx, model.critic_linear.weight, model.critic_linear.bias)
+        logit = F.linear(hx, model.actor_linear.weight, model.actor_linear.bias)
+        return value[:, 0], logit, hx.clone(), cx
+
+    @torch.no_grad()
+    def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
+        """Add the gradient of sum(d_values * values + d_logits * logits) to the model's .grad.
+
+        d_values (T, E), d_logits (T, E, actions) for the T steps since begin(); ended (T, E)
+        bool: no gradient flows from step t + 1 to step t where ended[t]. The hx, cx of the first
+        step are constants.
+        """
+        model, lstm, T, H = self.model, self.model.lstm, self.t, self.model.hidden_size
+        samples = T * self.num_envs
+        d_value, d_logit = d_values.reshape(samples, 1), d_logits.reshape(samples, -1)
+        out = self.out[:T].view(samples, H)
+        for head, d in ((model.critic_linear, d_value), (model.actor_linear, d_logit)):
+            head.weight.grad.addmm_(d.t(), out)
+            head.bias.grad += d.sum(0)
+        d_out = torch.addmm(
+            d_value @ model.critic_linear.weight, d_logit, model.actor_linear.weight
+        ).view(T, -1, H)
+        d_hx = d_cx = torch.zeros_like(d_out[0])
+        for t in reversed(range(T)):
+            let_in, keep, new, let_out = self.gates[t].split(H, 1)
+            tanh_cx = self.tanh_cx[t]
+            if t < T - 1:
+                over = ended[t, :, None]
+                d_hx, d_cx = d_hx.masked_fill(over, 0.0), d_cx.masked_fill(over, 0.0)
+            d_hx = d_hx + d_out[t]
+            d_cx = d_cx + d_hx * let_out * (1 - tanh_cx * tanh_cx)
+            d_in, d_keep, d_new, d_let_out = self.d_gates[t].split(H, 1)
+            torch.mul(d_cx * new, let_in * (1 - let_in), out=d_in)
+            torch.mul(d_cx * self.cx[t], keep * (1 - keep), out=d_keep)
+            torch.mul(d_cx * let_in, 1 - new * new, out=d_new)
+            torch.mul(d_hx * tanh_cx, let_out * (1 - let_out), out=d_let_out)
+            if t:
+                d_cx = d_cx * keep
+                d_hx = self.d_gates[t] @ lstm.weight_hh
+        d_gates = self.d_gates[:T].view(samples, -1)
+        lstm.weight_ih.grad.addmm_(d_gates.t(), self.features[:T].view(samples, -1))
+        lstm.weight_hh.grad.addmm_(d_gates.t(), self.hx[:T].view(samples, -1))
+        d_bias = d_gates.sum(0)
+        lstm.bias_ih.grad += d_bias
+        lstm.bias_hh.grad += d_bias
+        d_features = self.d_features[: samples * FEATURES]
+        torch.mm(d_gates, lstm.weight_ih, out=d_features.view(samples, FEATURES))
+        self._backward_convolutions(d_features.numpy())
+
+    def _backward_convolutions(self, d_features: np.ndarray) -> None:
+        for d in (*self.d_filters, *self.d_bias):
+            d.zero_()
+        features_backward(
+            d_features, self.t, self.num_envs, self.filters_w, self.x, self.code, self.fresh,
+            self.last, self.d_x, self.d_filters_w, self.d_bias_w, self.lists, self.factors,
+        )  # fmt: skip
+        self.model.conv1.weight.grad += self.d_filters[0].permute(2, 0, 1)[:, None]
+        for conv, d_w in zip(self.convs[1:], self.d_filters[1:], strict=True):
+            conv.weight.grad += d_w.permute(1, 3, 0, 2)
+        for conv, d_bias in zip(self.convs, self.d_bias, strict=True):
+            conv.bias.grad += d_bias
+
+
+Network = FastNetwork | PlainNetwork
+
+
+def make_network(model: nn.Module, num_envs: int, num_steps: int) -> Network:
+    """The network of a rollout: fast for an A3Clstm on the CPU if numba is there, else plain."""
+    weight = next(model.parameters())
+    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
+    fast = HAVE_NUMBA and on_cpu and type(model) is A3Clstm
+    return (FastNetwork if fast else PlainNetwork)(model, num_envs, num_steps)
+
+
+def compile_kernels() -> None:
+    """Compile every kernel, or load it from the cache on disk."""
+    model = A3Clstm(num_actions=2, hidden_size=16)
+    flatten_parameters(model)
+    small = make_network(model, num_envs=1, num_steps=1)
+    state = torch.zeros(1, model.hidden_size)
+    small.act(torch.zeros(1, 1, 80, 80), state, state)
+    small.backward(torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool))

@@ -1,0 +1,256 @@
+"""A run: what it builds, saves and restores, and the files of an earlier one."""
+
+import argparse
+import copy
+import functools
+import logging
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import checkpoint
+import options
+from checkpoint import Files
+from environment import (
+    CROP_TABLE,
+    file_name,
+    game_config,
+    make_env,
+    read_config,
+)
+from hogwild import Hogwild, require_shared_memory
+from model import flatten_parameters, make_model
+from monitor import TensorBoard
+from shared_optim import SharedAdam, SharedRMSprop
+
+CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
+
+
+def load_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict | None]:
+    """The options, and the checkpoint to continue if there is one.
+
+    ValueError: one line about what is wrong with either.
+    """
+    args = options.parse(argv)
+    if not args.resume:
+        return args, None
+    files = Files.of(file_name(args.env), args.save_model_dir, args.log_dir)
+    try:
+        resumed = checkpoint.load_checkpoint(files.checkpoint)
+    except ValueError as error:
+        if files.model.exists():
+            instead = shlex.join(["--load", "--load-model-dir", str(files.model.parent)])
+            error = f"{error}; {instead} instead of --resume begins anew with {files.model.name}"
+        raise ValueError(error) from None
+    return options.parse_resumed(argv, files.checkpoint, resumed), resumed
+
+
+class Run:
+    """A run: its shared memory, its files and its processes.
+
+    server: what the processes share.  files: where it writes.
+    """
+
+    def __init__(self, args: argparse.Namespace, resumed: dict | None):
+        """Build everything that can fail, and touch nothing on disk.
+
+        ValueError: one line about what is wrong with the arguments or the files they name.
+        """
+        self.args = args
+        config = game_config(read_config(args.env_config or CROP_TABLE), args.env)
+        self.make_env = functools.partial(
+            make_env, args.env, config, args.skip_rate, args.max_episode_length
+        )
+        actions = self.make_env().action_meanings
+        self.files = Files.of(file_name(args.env), args.save_model_dir, args.log_dir)
+        self.description = {
+            "env": args.env,
+            "actions": actions,
+            "count_lives": args.count_lives,
+            "hidden_size": args.hidden_size,
+            "skip_rate": args.skip_rate,
+            "max_episode_length": args.max_episode_length,
+            "episodes": args.eval_episodes,
+            "seed": args.seed,
+            "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": checkpoint.versions(),
+            "loaded": None,  # the weights that this run started from, see checkpoint.origin
+        }
+        torch.set_num_threads(1)
+        torch.manual_seed(args.seed)
+        # At least the LSTM's weights and one moment, before any of it is made; Hogwild checks all.
+        require_shared_memory(2 * 4 * (4 * args.hidden_size) * (1024 + args.hidden_size))
+        self.model = make_model(len(actions), args.hidden_size)
+        normalizer = [0.0, 0.0, 0.0]
+        if resumed:
+            checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
+            normalizer = checkpoint.normalizer_state(self.files.checkpoint, resumed)
+            self.description["loaded"] = resumed.get("loaded")
+        elif args.load:
+            path = Path(args.load_model_dir, self.files.model.name)
+            state_dict, description = checkpoint.load_model(path)
+            checkpoint.load_weights(path, self.model, state_dict)
+            self.description["loaded"] = checkpoint.origin(description or {})
+            if description:
+                normalizer = checkpoint.normalizer_state(path, description)
+                if description["actions"] != actions:
+                    raise ValueError(
+                        f"{path}: for the actions {' '.join(description['actions'])}, but this "
+                        f"game has {' '.join(actions)}; see 'actions' of the crop table"
+                    )
+        self.weights, _ = flatten_parameters(self.model)
+        self.server = Hogwild(
+            self.weights,
+            self._make_optimizer,
+            args.workers,
+            1 if args.shared_optimizer else args.workers,
+            _as_list(resumed["optimizer"]) if resumed else [],
+            resumed["steps"] if resumed else 0,
+            resumed["seconds"] if resumed else 0.0,
+            args.max_steps or math.inf,
+        )
+        self.server.normalizers[:] = torch.tensor(normalizer, dtype=torch.float64)
+        if resumed:
+            self.server.evaluation["best_score"] = self._best_score(resumed)
+        self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
+        self.dropped_csv: bytes | None = None  # content before --resume dropped rows
+        self.board: TensorBoard | None = None
+        self.board_failed = False
+        self.saved_at = time.monotonic()
+        self.has_saved = False
+        self.saved_evaluations = 0
+
+    def _best_score(self, resumed: dict) -> float:
+        """Score of the weights in ENV.dat, nan if there is none.
+
+        The test process saves by itself: a run that was killed may have left a better score there
+        than the checkpoint knows of.
+        """
+        if not self.files.model.exists():
+            return math.nan
+        scores = [resumed["best_score"]]
+        try:
+            _, description = checkpoint.load_model(self.files.model)
+            scores.append(description["score"] if description else None)
+        except ValueError:
+            pass  # out of step: killed between the two files
+        return max((score for score in scores if score is not None), default=math.nan)
+
+    def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        if self.args.optimizer == "Adam":
+            return SharedAdam(
+                parameters, self.args.lr, eps=self.args.adam_eps, amsgrad=self.args.amsgrad
+            )
+        return SharedRMSprop(parameters, lr=self.args.lr)
+
+    def save(self, last: bool = False) -> None:
+        """Write the checkpoint; with the last weights as the model, if nothing was a best.
+
+        last: no other process writes any more.
+        """
+        server = self.server
+        server.pull(self.weights)
+        if not self.weights.isfinite().all():
+            raise FloatingPointError("the weights are not finite; the files stay as they were")
+        # An evaluation that ends during the save is newer.
+        evaluations = int(server.evaluation["evaluations"])
+        steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().tolist()
+        best_score = float(server.evaluation["best_score"])
+        # A copy, because workers go on changing the moments.
+        optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in server.optimizers])
+        content = {
+            "model": {name: tensor.clone() for name, tensor in self.model.state_dict().items()},
+            "optimizer": optimizers[0] if self.args.shared_optimizer else optimizers,
+            "steps": steps,
+            "seconds": seconds,
+            "best_score": None if math.isnan(best_score) else best_score,
+            "normalizer": dict(zip(("count", "mean", "std"), normalizer, strict=True)),
+            "args": vars(self.args),
+            "loaded": self.description["loaded"],
+            "description": self.description,
+        }
+        data = checkpoint.to_bytes(content)
+        checkpoint.write_atomically(self.files.checkpoint, lambda file: file.write(data))
+        if last and math.isnan(best_score):
+            description = checkpoint.describe(self.description, steps, seconds, normalizer, None)
+            checkpoint.save_model(self.files.model, self.model.state_dict(), description)
+        self.saved_at, self.has_saved = time.monotonic(), True
+        self.saved_evaluations = evaluations
+
+    def save_when_due(self, logger: logging.Logger) -> None:
+        """Checkpoint after each evaluation and every CHECKPOINT_SECONDS."""
+        evaluated = int(self.server.evaluation["evaluations"]) > self.saved_evaluations
+        if evaluated or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            try:
+                self.save()
+            except OSError as error:  # the disk may be full for a while; the run goes on
+                logger.error(f"cannot save: {error}; trying again")
+                self.saved_at = time.monotonic()
+                self.saved_evaluations = int(self.server.evaluation["evaluations"])
+
+    def write_tensorboard(self, logger: logging.Logger, last: bool = False) -> None:
+        """What is new, if the run is to be seen in TensorBoard. last: the run has ended."""
+        if not self.args.tensorboard_logger or not self.server.has_learned:
+            return  # a run that learned nothing leaves no files
+        try:
+            if self.board is None:
+                folder = self.files.tensorboard
+                self.board = TensorBoard(folder, self.server, self.model, self.weights)
+            self.board.update(last)
+        except Exception as error:  # of the disk, or of a library that the run can do without
+            if not self.board_failed:
+                logger.error(f"cannot write for TensorBoard: {error!r}; the run goes on")
+            self.board_failed = True
+
+    def prepare_files(self, resumed: dict | None) -> None:
+        """Make room for this run's files. The caller holds the lock.
+
+        ValueError, OSError: a file of the run cannot be read, renamed or written.
+        """
+        for path in self.files.leftovers():
+            path.unlink()
+        if resumed:
+            if checkpoint.load_checkpoint(self.files.checkpoint)["steps"] != resumed["steps"]:
+                raise ValueError(f"{self.files.checkpoint}: written anew meanwhile; try again")
+            open(self.files.log, "ab").close()  # OSError now rather than in the middle
+            # Rows newer than the checkpoint belong to steps that will be played again.
+            rows = checkpoint.read_csv(self.files.csv, up_to_step=resumed["steps"])
+            if self.files.csv.exists():
+                self.dropped_csv = self.files.csv.read_bytes()
+            checkpoint.rewrite_csv(self.files.csv, rows)
+            return
+        self.set_aside = checkpoint.set_aside(self.files.existing())
+
+    def undo_prepare_files(self) -> None:
+        """Remove this run's files and give those of an earlier run their names back."""
+        if self.server.first_step:
+            if self.dropped_csv is not None:
+                content = self.dropped_csv
+                checkpoint.write_atomically(self.files.csv, lambda file: file.write(content))
+            return
+        for path in [*self.files.existing(), *self.files.leftovers()]:
+            path.unlink()
+        for old, new in self.set_aside:
+            new.rename(old)
+
+
+def _as_list(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def make_folders(*folders: str) -> None:
+    """ValueError, with none of them made, if one cannot be made or written."""
+    for folder in map(Path, folders):
+        existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise ValueError(f"{existing}: not a folder")
+        if not os.access(existing, os.W_OK):
+            raise ValueError(f"{existing}: no permission to write")
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)
