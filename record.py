@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from environment import Normalizer
-from kernels import make_network
+from network import make_network
 from player import BLOCK, Game, Player
 
 EMULATOR_RATE = 60  # frames per second of game time

@@ -13,8 +13,8 @@ from torch import nn
 
 import environment
 from environment import Normalizer, game_config, make_env, read_config
-from kernels import PlainNetwork
 from model import A3Clstm
+from network import PlainNetwork
 from player import BLOCK, FIRE_PRESSES, Game, Player, Result, play_games
 from utils import game_seed
 
