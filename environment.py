@@ -28,7 +28,7 @@ from ale_py.env import AtariEnv
 from ale_py.registration import rom_id_to_name
 from gymnasium.wrappers import TimeLimit
 
-# Loaded alone, these ROMs kill the process inside the emulator.
+# The ROMs of ale-py that have no game for one player; they are in its multi-player interface alone.
 MULTI_PLAYER = ("combat", "joust", "maze_craze", "warlords")
 SKIP_RATE = 4  # frames per agent step of NoFrameskip ids, if nothing else is said
 STICKY = 0.25  # probability, per frame, that the emulator repeats the last action

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+import loky
 import numpy as np
 import setproctitle
 
@@ -98,10 +99,8 @@ def or_none(convert: Callable):
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use, a container's processor quota included; at least 1."""
+    return loky.cpu_count()
 
 
 def format_time(seconds: float) -> str:
