@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import checkpoint
 import gym_eval
 import main
+import monitor
 from run import Run, load_options
 from stopping import REPEAT_SECONDS, StopSignal
 
@@ -170,7 +171,7 @@ def test_a_run_goes_on_without_tensorboard_if_it_cannot_be_written(
         raise error
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main.TensorBoard, "update", fail)
+    monkeypatch.setattr(monitor.TensorBoard, "update", fail)
     argv = [*SMALL, "--max-steps", "200", "--tensorboard-logger"]
     assert main.main(argv, StopSignal()) == 0
     output = capsys.readouterr().out
