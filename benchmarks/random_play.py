@@ -37,7 +37,7 @@ def play(env_id: str, seed: int, episodes: int) -> list[float]:
 def main() -> None:
     parser = utils.LineParser(prog=Path(__file__).name, description=__doc__.split("\n")[0])
     parser.add_argument("--env", nargs="+", default=["Pong-v0"], metavar="ID", help="ids to play")
-    parser.add_argument("--num-episodes", type=utils.positive_int, default=100, help="games of each")
+    parser.add_argument("--num-episodes", type=utils.positive_int, default=100, help="of each")
     parser.add_argument("--seed", type=utils.seed_int, default=1, help="random seed")
     args = parser.parse_args()
     for env_id in args.env:
