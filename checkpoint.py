@@ -78,6 +78,7 @@ DESCRIPTION_TYPES = {  # of what is read from ENV.json
     "actions": list,
     "count_lives": bool,
     "skip_rate": int,
+    "hidden_size": (int, type(None)),
     "agent_steps": int,
     "score": (float, int, type(None)),
     "loaded": (dict, type(None)),
@@ -194,7 +195,7 @@ def load_file(path: Path) -> tuple[dict, str]:
 
 
 def load_model(path: Path) -> tuple[dict[str, Tensor], dict | None]:
-    """Weights of an A3Clstm, and their description; None if there is no file with one.
+    """Weights of a network, and their description; None if there is no file with one.
 
     ValueError: one line that says why they cannot be used.
     """
@@ -219,9 +220,6 @@ def _check_state_dict(path: Path, state_dict: dict) -> None:
             raise ValueError(f"{path}: {name!r} is not a tensor; this is no state dict")
         if not tensor.isfinite().all():
             raise ValueError(f"{path}: {name} holds values that are not finite")
-    for name in ("lstm.weight_hh", "actor_linear.weight"):
-        if name not in state_dict or state_dict[name].dim() != 2:
-            raise ValueError(f"{path}: no matrix {name}; these are not an A3C-LSTM's weights")
 
 
 CHECKPOINT_TYPES = {

@@ -55,6 +55,7 @@ from environment import (
 )
 from model import make_model
 from monitor import require
+from network import why_plain
 from player import Result, env_seed, play_games
 from record import EMULATOR_RATE, record_game
 from utils import (
@@ -101,6 +102,10 @@ def build_parser() -> LineParser:
     model.add_argument(
         "-hs", "--hidden-size", type=positive_int, metavar="N",
         help="LSTM units (default: what the model has)",
+    )
+    add_truth(
+        model, "--plain", default=False,
+        help="compute in plain PyTorch, several times slower, instead of with the kernels",
     )
     model.add_argument(
         "-lgd", "--log-dir", default="logs/", metavar="DIR", help="folder for logs"
@@ -164,17 +169,29 @@ class ShowEvery(gym.Wrapper):
         return super().reset(**options)
 
 
-def build_model(path: Path, state_dict: dict, actions: list[str], hidden_size: int | None):
+def build_model(
+    path: Path,
+    state_dict: dict,
+    description: dict | None,
+    actions: list[str],
+    hidden_size: int | None = None,
+):
     """The network with these weights. ValueError: one line, if they are for something else."""
-    found_actions, found_size = state_dict["actor_linear.weight"].shape
+    # What an A3Clstm's weights say for themselves; another network's tensors have other names.
+    matrices = {name: tensor.shape for name, tensor in state_dict.items() if tensor.dim() == 2}
+    found_actions, _ = matrices.get("actor_linear.weight", (len(actions), None))
     if found_actions != len(actions):
         raise ValueError(
             f"{path}: for {found_actions} actions, but this game has {len(actions)}: "
             f"{' '.join(actions)}"
         )
+    _, found_size = matrices.get("lstm.weight_hh", (None, hidden_size))
+    found_size = (description or {}).get("hidden_size") or found_size
+    if found_size is None:
+        raise ValueError(f"{path}: does not say its number of LSTM units; give --hidden-size")
     if hidden_size not in (None, found_size):
         raise ValueError(f"{path}: has {found_size} LSTM units, not --hidden-size {hidden_size}")
-    model = make_model(found_actions, found_size)
+    model = make_model(len(actions), found_size)
     checkpoint.load_weights(path, model, state_dict)
     return model.eval()
 
@@ -330,7 +347,9 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     skip_rate = args.skip_rate or trained.get("skip_rate", SKIP_RATE)
     make = functools.partial(make_env, args.env, config, skip_rate, args.max_episode_length)
     actions = make().action_meanings
-    model = build_model(path, state_dict, actions, args.hidden_size)
+    model = build_model(path, state_dict, description, actions, args.hidden_size)
+    slow_because = "" if args.plain else why_plain(model)
+    plain = args.plain or bool(slow_because)
     normalizer = None
     if description:
         state = np.array(checkpoint.normalizer_state(path, description))
@@ -348,6 +367,8 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     logger.info(f"{path}: {_known(agent_steps)} agent steps")
     if not description:
         logger.info("no description beside it: each game starts a normaliser of its own")
+    if slow_because:
+        logger.info(f"{slow_because}: playing in plain PyTorch, several times slower")
     results: list[Result] = []
     started = time.monotonic()
     with bar(console, len(seeds), stop_signal) as advance:
@@ -360,6 +381,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             greedy,
             side_by_side=1 if args.render else args.workers,
             should_stop=lambda: stop_signal.received,
+            plain=plain,
         ):
             results.append(result)
             mean = np.mean([r.score for r in results])
@@ -405,6 +427,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             args.record_panel,
             on_step=lambda: advance("recording"),
             should_stop=lambda: stop_signal.received,
+            plain=plain,
         )
     if recorded is None:
         return 130

@@ -27,19 +27,23 @@ import numpy as np
 
 try:
     from llvmlite import binding, ir
-    from numba import njit, types
+    from numba import config, njit, types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    HAVE_NUMBA = True
-except ImportError:
-    HAVE_NUMBA = False
+    # Why nothing can be compiled, for the person at the keyboard; empty where it can.
+    NUMBA_FAULT = "NUMBA_DISABLE_JIT switches Numba off" if config.DISABLE_JIT else ""
+except Exception as error:  # a package that does not fit the others may fail in any way
+    NUMBA_FAULT = "Numba does not load (" + str(error).split("\n")[0] + ")"
 
     def njit(**_):
         return lambda function: function
 
     def intrinsic(function):
         return function
+
+
+HAVE_NUMBA = not NUMBA_FAULT
 
 
 class Layer(NamedTuple):

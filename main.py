@@ -15,6 +15,7 @@ import options
 if __name__ == "__main__":
     options.build_parser().parse_args()  # --help and misspelt options end before torch is there
 
+import argparse
 import contextlib
 import functools
 import logging
@@ -80,6 +81,7 @@ class Processes:
             )
         self.running: list[multiprocessing.Process] = []
         self.replaced: list[float] = []  # when, at most REPLACEMENT_SECONDS ago
+        self.plain = args.plain
         self.stop_signal = stop_signal
         stop_signal.children = self.running
 
@@ -88,6 +90,7 @@ class Processes:
         # the current folder, which may hold modules with the names of ours.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         os.environ["PYTHONSAFEPATH"] = "1"
+        os.environ["A3C_PLAIN"] = "1" if self.plain else ""  # for `preload`
         for maker in self.makers:
             if not self.stop_signal.received:
                 self.running.append(_start(maker()))
@@ -193,8 +196,11 @@ def progress_line(server: Hogwild, figures: Figures) -> str:
     return line
 
 
-def run_to_end(run: Run, stop_signal: StopSignal) -> int:
-    """Start the processes, watch them, stop them, save. Returns the exit code."""
+def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
+    """Start the processes, watch them, stop them, save. Returns the exit code.
+
+    slow_because: see choose_network.
+    """
     console = Console()
     output = Output.LINES
     if run.args.quiet:
@@ -207,6 +213,11 @@ def run_to_end(run: Run, stop_signal: StopSignal) -> int:
     else:
         for name, value in vars(run.args).items():
             logger.info(f"{name}: {value}")
+    if slow_because:
+        line = f"{slow_because}: training in plain PyTorch, several times slower"
+        logger.info(line)
+        if output is Output.DISPLAY:  # above it
+            print(line)
     cores = available_cores()
     if run.args.workers > cores:
         games = run.args.workers * run.args.envs_per_worker
@@ -278,7 +289,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         if args.tensorboard_logger:
             require("torch.utils.tensorboard", "--tensorboard-logger needs TensorBoard")
         run = Run(args, resumed)
-        prepare_kernels(args.quiet)
+        slow_because = choose_network(run.args, run.model)
         stop_signal.at_once = False
         if stop_signal.received:
             return 0
@@ -303,21 +314,28 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         if not args.quiet:
             for old, new in run.set_aside:
                 print(f"{old} of an earlier run is now {new.name}")
-        return run_to_end(run, stop_signal)
+        return run_to_end(run, stop_signal, slow_because)
     finally:
         lock.release()
         log_lock.release()
 
 
-def prepare_kernels(quiet: bool) -> None:
-    """Compile the kernels once, before the workers load them from the cache on disk."""
-    if kernels.HAVE_NUMBA and not quiet:
+def choose_network(args: argparse.Namespace, model: torch.nn.Module) -> str:
+    """Set args.plain, for all processes, if the kernels do not serve this network; returns why.
+
+    Compiles them once, before the workers load them from the cache on disk.
+    """
+    if args.plain:
+        return ""
+    if network.fits_kernels(model) and not args.quiet:
         cache = kernels.features.stats.cache_path
         if cache is None:
             print("compiling the kernels; no folder can keep them", flush=True)
         elif not any(Path(cache).glob("kernels.*.nbi")):
             print("compiling the kernels; a few seconds, the first time only", flush=True)
-    network.compile_kernels()
+    reason = network.why_plain(model)
+    args.plain = bool(reason)
+    return reason
 
 
 def _fail(reason: str) -> int:

@@ -1,4 +1,20 @@
-"""The network: four convolutions, an LSTM cell, a policy head and a value head."""
+"""The network: four convolutions, an LSTM cell, a policy head and a value head.
+
+A3Clstm has a fast twin, FastNetwork in network.py, whose loops are in kernels.py and know nothing
+of what is changed here. The two are compared when a run or an evaluation begins: where they differ,
+plain PyTorch computes what this file says, several times slower, and a line says so.
+
+Another network, in a file of its own, takes three lines:
+
+    from other import Other                     # here
+    return Other(num_actions, hidden_size)      # in make_model, below
+    self.hidden_size = hidden_size              # in its constructor
+
+It is an nn.Module with the `forward` of A3Clstm: the same arguments and results, hx and cx both
+(N, hidden_size), zero where an episode begins; a network without memory hands them on as they are.
+What it computes depends on these arguments and on its parameters alone, which are what the
+processes share: nothing else learns, no running statistics of a BatchNorm.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -12,6 +12,7 @@ with the loops of kernels.py, and takes the gradient of a whole rollout at once:
 weights get theirs from one matrix product, not from one per step.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,10 +25,10 @@ from kernels import (
     CODES,
     FEATURES,
     FRESH,
-    HAVE_NUMBA,
     INPUTS,
     LANES,
     LAYERS,
+    NUMBA_FAULT,
     WIDTH,
     add_linear,
     features,
@@ -39,7 +40,7 @@ from model import A3Clstm, flatten_parameters
 class PlainNetwork:
     """In plain PyTorch, on any device; see FastNetwork for shapes.
 
-    model: any module with A3Clstm's `forward` and `hidden_size`.
+    model: any module that keeps the contract of model.py.
     """
 
     def __init__(self, model: nn.Module, num_envs: int, num_steps: int):
@@ -74,7 +75,10 @@ class PlainNetwork:
             if flowing:
                 gradients += [torch.where(ended[t, :, None], 0.0, d) for d in flowing]
             outputs = [value, logit, *after][: len(gradients)]
-            torch.autograd.backward(outputs, gradients)
+            # What depends on no weight, as the state that a network without memory hands on, has
+            # no gradient.
+            flows = [(x, d) for x, d in zip(outputs, gradients, strict=True) if x.requires_grad]
+            torch.autograd.backward(*zip(*flows, strict=True))
             flowing = [x.grad if x.grad is not None else torch.zeros_like(x) for x in (hx, cx)]
 
 
@@ -303,16 +307,118 @@ class FastNetwork:
 Network = FastNetwork | PlainNetwork
 
 
-def make_network(model: nn.Module, num_envs: int, num_steps: int) -> Network:
-    """The network of a rollout: fast for an A3Clstm on the CPU if numba is there, else plain."""
-    weight = next(model.parameters())
-    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    fast = HAVE_NUMBA and on_cpu and type(model) is A3Clstm
+def make_network(
+    model: nn.Module, num_envs: int, num_steps: int, plain: bool = False
+) -> Network:
+    """The network of a rollout: fast where the kernels fit the model, else or if asked for plain.
+
+    That they compute what its `forward` says is for why_plain to find out, once in a run.
+    """
+    fast = not plain and fits_kernels(model)
     return (FastNetwork if fast else PlainNetwork)(model, num_envs, num_steps)
 
 
+def why_plain(model: nn.Module) -> str:
+    """Why this network needs plain PyTorch, for the person at the keyboard; empty if it does not.
+
+    Compiles the kernels if they are not on disk; takes a fraction of a second where they are.
+    """
+    if NUMBA_FAULT:
+        return NUMBA_FAULT
+    if not fits_kernels(model):
+        return "model.py makes another network than kernels.py computes"
+    if not kernels_agree(model):
+        return "model.py computes something else than kernels.py"
+    return ""
+
+
+def fits_kernels(model: nn.Module) -> bool:
+    """Whether this is an A3Clstm, its tensors are those of kernels.py, in float32 on the CPU, and
+    Numba is there."""
+    if NUMBA_FAULT or type(model) is not A3Clstm:
+        return False
+    state, H = model.state_dict(), model.hidden_size
+    shapes = {"lstm.weight_ih": (4 * H, FEATURES), "lstm.weight_hh": (4 * H, H)}
+    shapes |= {"lstm.bias_ih": (4 * H,), "lstm.bias_hh": (4 * H,)}
+    for i, y in enumerate(LAYERS, 1):
+        shapes[f"conv{i}.weight"] = (y.outputs, y.inputs, y.kernel, y.kernel)
+        shapes[f"conv{i}.bias"] = (y.outputs,)
+    num_actions = len(state.get("actor_linear.bias", ()))
+    for head, rows in (("critic_linear", 1), ("actor_linear", num_actions)):
+        shapes |= {f"{head}.weight": (rows, H), f"{head}.bias": (rows,)}
+    return {name: tuple(x.shape) for name, x in state.items()} == shapes and all(
+        x.device.type == "cpu" and x.dtype == torch.float32 for x in state.values()
+    )
+
+
+CHECK_SEED = 112  # of 300, that with the least near-ties, see kernels_agree
+# What is called the same, of ||a - b|| / ||b||. The fast and the plain network differ by 1e-5.
+SAME_OUTPUT, SAME_GRADIENT = 1e-4, 1e-3
+
+
+def kernels_agree(model: A3Clstm) -> bool:
+    """Whether FastNetwork computes what the model's `forward` says, outputs and gradient.
+
+    Both play a rollout of two games. The weights are its own and the same for every model, so that
+    no pooling window has two winners that are nearer than float32 can tell. The pictures are loud
+    enough for bounds of an activation to show. The LSTM and the heads play twice: quietly, where
+    nothing saturates, and loudly, where it does and outputs are in the hundreds.
+    """
+    model = copy.deepcopy(model)
+    _, gradient = flatten_parameters(model)
+    T, E, A = 3, 2, len(model.actor_linear.bias)
+    generator = torch.Generator().manual_seed(CHECK_SEED)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    pictures = 3 * draw(1, E, 1, 80, 80).repeat(T, 1, 1, 1, 1)
+    pictures[1:, :, :, 20:50, 30:60] = 3 * draw(T - 1, E, 1, 30, 30)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(draw(*p.shape) * (0.3 if p.dim() == 1 else (2 / p[0].numel()) ** 0.5))
+    state = draw(2, E, model.hidden_size)  # hx, cx
+    d_values, d_logits = draw(T, E), draw(T, E, A)
+    ended = torch.zeros(T, E, dtype=torch.bool)
+    ended[0, 0] = True
+
+    def play(network: Network, state: Tensor) -> list[Tensor]:
+        """Value, logits, hx and cx of all steps."""
+        (hx, cx), steps = state, []
+        for t in range(T):
+            steps.append(network.act(pictures[t], hx, cx))
+            hx, cx = (x.masked_fill(ended[t, :, None], 0.0) for x in steps[t][2:])
+        return [torch.stack(outputs) for outputs in zip(*steps, strict=True)]
+
+    def gradients(network: Network) -> list[Tensor]:
+        gradient.zero_()
+        network.backward(d_values, d_logits, ended)
+        return [p.grad.clone() for p in model.parameters()]
+
+    for lstm, heads, states in ((0.05, 0.1, 0.5), (10.0, 3000.0, 10.0)):
+        with torch.no_grad():
+            for p in model.lstm.parameters():
+                p *= lstm
+            for head in (model.critic_linear, model.actor_linear):
+                for p in head.parameters():
+                    p *= heads
+        fast, plain = FastNetwork(model, E, T), PlainNetwork(model, E, T)
+        if not _close(play(fast, states * state), play(plain, states * state), SAME_OUTPUT):
+            return False
+        if not _close(gradients(fast), gradients(plain), SAME_GRADIENT):
+            return False
+    return True
+
+
+def _close(found: Sequence[Tensor], true: Sequence[Tensor], tolerance: float) -> bool:
+    return all(
+        a.shape == b.shape and bool((a - b).norm() <= tolerance * b.norm())
+        for a, b in zip(found, true, strict=True)
+    )
+
+
 def compile_kernels() -> None:
-    """Compile every kernel, or load it from the cache on disk."""
+    """Compile every kernel, or load it from the cache on disk; nothing where Numba is not there."""
     model = A3Clstm(num_actions=2, hidden_size=16)
     flatten_parameters(model)
     small = make_network(model, num_envs=1, num_steps=1)

@@ -92,6 +92,10 @@ def build_parser() -> LineParser:
     )
     add_truth(run, "--resume", default=False, help="continue the run of --save-model-dir")
     add_truth(
+        run, "--plain", default=False,
+        help="compute in plain PyTorch, several times slower, instead of with the kernels",
+    )
+    add_truth(
         run, "-ld", "--load", default=False,
         help="start from the weights in --load-model-dir, with a new optimizer at step 0",
     )
@@ -232,7 +236,8 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
         saved["distributed_step_size"] = []
     if saved.get("optimizer") != "Adam":
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
-    session = ("resume", "load", "max_minutes", "save_model_dir", "quiet")  # not of the run
+    # Of the session, not of the run.
+    session = ("resume", "load", "max_minutes", "save_model_dir", "quiet", "plain")
     options = vars(parser.parse_args([]))
     parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in session})
     args = parser.parse_args(argv)

@@ -232,19 +232,21 @@ def play_games(
     greedy: bool = True,
     side_by_side: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
+    plain: bool = False,
 ) -> Iterator[Result]:
     """Play one whole game per seed with one set of weights; yields each when it ends.
 
     normalizer: frozen; None starts a fresh one in each game.
     side_by_side: how many games may run at once; the results do not depend on it.
     should_stop: asked at every step; unfinished games are then left out.
+    plain: see network.make_network.
     """
     side_by_side = min(side_by_side, len(seeds))
     idle = Game(None, None)  # in the rows without a game
     spare = [
         Game(make_env(seed=env_seed(seed)), normalizer) for seed in reversed(seeds[:side_by_side])
     ]
-    network = make_network(model, BLOCK, num_steps=0)
+    network = make_network(model, BLOCK, 0, plain)
     players = [
         Player(network, [idle] * BLOCK, count_lives) for _ in range(-(-side_by_side // BLOCK))
     ]

@@ -179,6 +179,7 @@ def record_game(
     panel: bool,
     on_step: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
+    plain: bool = False,
 ) -> tuple[float, int, int] | None:
     """Play game `index` of an evaluation once more, as play_games plays it, into a video.
 
@@ -190,7 +191,7 @@ def record_game(
     games = [Game(None, None)] * BLOCK
     row = index % BLOCK  # a row's last bits depend on its place
     games[row] = game = Game(env, normalizer)
-    player = Player(make_network(model, BLOCK, num_steps=0), games, count_lives)
+    player = Player(make_network(model, BLOCK, 0, plain), games, count_lives)
     player.start(row, seed)
     height, width = (SCALE * side for side in env.unwrapped.ale.getScreenDims())
     mind = Mind(env.get_wrapper_attr("action_meanings"), height)

@@ -84,8 +84,9 @@ class Run:
         }
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
-        # At least the LSTM's weights and one moment, before any of it is made; Hogwild checks all.
-        require_shared_memory(2 * 4 * (4 * args.hidden_size) * (1024 + args.hidden_size))
+        # At least an LSTM's recurrent weights and one moment, before any of it is made; Hogwild
+        # checks all.
+        require_shared_memory(2 * 4 * (4 * args.hidden_size) * args.hidden_size)
         self.model = make_model(len(actions), args.hidden_size)
         normalizer = [0.0, 0.0, 0.0]
         if resumed:

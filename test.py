@@ -30,7 +30,7 @@ def test(
 
     description: of the run, for ENV.json; see checkpoint.describe.
     """
-    model = make_model(len(description["actions"]), args.hidden_size)
+    model = make_model(len(description["actions"]), args.hidden_size).eval()
     weights, _ = flatten_parameters(model)
     scores = [row[2] for row in checkpoint.read_csv(files.csv)]  # of earlier sessions
     last_steps, last_seconds = server.steps, server.seconds
@@ -53,6 +53,7 @@ def test(
                 args.count_lives,
                 side_by_side=args.eval_episodes,
                 should_stop=lambda: bool(server.stop_flag),
+                plain=args.plain,
             )
         )
         if len(results) < args.eval_episodes:

@@ -157,7 +157,7 @@ def train(
     ]
     model = make_model(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)
-    network = make_network(model, len(games), args.num_steps)
+    network = make_network(model, len(games), args.num_steps, args.plain)
     player = Player(network, games, args.count_lives, learning=True)
 
     for row, seed in enumerate(first_seeds):

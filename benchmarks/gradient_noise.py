@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from network import make_network
+from network import make_network, why_plain
 from options import recipe
 
 import utils  # isort: skip  # before torch: sets the number of threads
@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 
 import checkpoint
-import kernels
 from environment import (
     CROP_TABLE,
     SKIP_RATE,
@@ -140,7 +139,9 @@ def measure(args: argparse.Namespace) -> None:
     make = functools.partial(make_env, args.env, config, skip_rate, limit)
     streams = []
     for stream in range(2):
-        model = build_model(path, state_dict, description["actions"], None)
+        model = build_model(path, state_dict, description, description["actions"])
+        if reason := why_plain(model):
+            raise ValueError(f"needs the kernels, but {reason}")
         games = [Game(make(), normalizer, reseed=False) for _ in range(args.envs_per_worker)]
         count_lives = description.get("count_lives", True)
         streams.append(gradients(args, model, games, count_lives, stream))
@@ -175,8 +176,6 @@ def run() -> None:
     args = parser.parse_args()
     if args.rollouts < 4:
         parser.error("--rollouts: 4 or more")
-    if not kernels.HAVE_NUMBA:
-        parser.error("needs numba, which is not installed")
     torch.set_num_threads(1)
     try:
         measure(args)

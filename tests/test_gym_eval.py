@@ -408,7 +408,7 @@ def a_checkpoint(folder, weights):
 
 def other_network(folder, weights):
     torch.save({"fc.weight": torch.zeros(3, 3)}, folder / "Pong-v0.dat")
-    return "not an A3C-LSTM's weights"
+    return "the network has no fc.weight"
 
 
 def other_convolution(folder, weights):

@@ -600,7 +600,8 @@ def test_the_choice_is_made_once(monkeypatch):
     fast = FastNetwork if kernels.HAVE_NUMBA else PlainNetwork
     assert type(make_network(model, 2, 3)) is fast
     assert type(make_network(model.double(), 2, 3)) is PlainNetwork
-    monkeypatch.setattr(network, "HAVE_NUMBA", False)
+    assert type(make_network(make_model(), 2, 3, plain=True)) is PlainNetwork
+    monkeypatch.setattr(network, "NUMBA_FAULT", "out of order")
     assert type(make_network(make_model(), 2, 3)) is PlainNetwork
 
 

@@ -245,10 +245,10 @@ def test_a_checkpoint_that_another_run_wrote_meanwhile_is_not_resumed(trained, m
     monkeypatch.chdir(trained)
     path = Path("trained_models/Pong-v0.ckpt")
 
-    def end_of_another_run(quiet):
+    def end_of_another_run(args, model):
         torch.save(checkpoint.load_checkpoint(path) | {"steps": 5000}, path)
 
-    monkeypatch.setattr(main, "prepare_kernels", end_of_another_run)
+    monkeypatch.setattr(main, "choose_network", end_of_another_run)
     assert main.main(["--resume", "--max-steps", "9000"], StopSignal()) == 2
     assert "written anew meanwhile; try again" in capsys.readouterr().err
     assert checkpoint.load_checkpoint(path)["steps"] == 5000

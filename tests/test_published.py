@@ -50,7 +50,7 @@ def test_published_weights_play_the_same_game_through_a_plain_forward_pass(name)
     env_id = description["env"]
     config = game_config(read_config(ROOT / "config.json"), env_id)
     make = functools.partial(make_env, env_id, config, description["skip_rate"], STEPS)
-    model = build_model(path, state_dict, description["actions"], None)
+    model = build_model(path, state_dict, description, description["actions"])
     frozen = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
     seed = game_seed(1, EVALUATE, 0)
     (result,) = play_games(model, make, [seed], frozen, description["count_lives"])

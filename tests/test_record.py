@@ -103,7 +103,7 @@ def test_the_recorded_game_is_the_reported_one(models, tmp_path, stochastic):
 @pytest.mark.parametrize("index", [0, 9])
 def test_a_replayed_game_has_the_score_of_the_evaluation(index, tmp_path):
     args = build_parser().parse_args(["--record", str(tmp_path / "a.mp4")])
-    model = gym_eval.A3Clstm(6, 32)
+    model = gym_eval.make_model(6, 32)
     model.load_state_dict(lively_weights(6))
     config = game_config(read_config(CONFIG), ENV)
     make = functools.partial(make_env, ENV, config, 4, 700)

@@ -586,7 +586,7 @@ class ForgetfulA3Clstm(A3Clstm):
 
 def train_forgetfully(*args) -> None:
     """train_process with ForgetfulA3Clstm; only in a process of its own."""
-    train_module.A3Clstm = ForgetfulA3Clstm
+    train_module.make_model = ForgetfulA3Clstm
     train_process(*args)
 
 
