@@ -1,7 +1,6 @@
 """What a run leaves on disk: weights with their description, checkpoint, CSV. All atomic."""
 
 import contextlib
-import csv
 import glob
 import hashlib
 import io
@@ -9,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import time
 import warnings
 import zipfile
@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+TRAINING_ENDING = ".training.csv"  # after the name of the environment
+
 
 class Files(NamedTuple):
     """Where a run leaves its files."""
@@ -30,7 +32,8 @@ class Files(NamedTuple):
     checkpoint: Path  # trained_models/ENV.ckpt
     lock: Path  # trained_models/ENV.lock
     log: Path  # logs/ENV_log
-    csv: Path  # logs/ENV.csv
+    csv: Path  # logs/ENV.csv, evaluated games
+    training_csv: Path  # logs/ENV.training.csv, training games
     tensorboard: Path  # logs/tensorboard/ENV, a folder
 
     @classmethod
@@ -43,6 +46,7 @@ class Files(NamedTuple):
             models / f"{name}.lock",
             logs / f"{name}_log",
             logs / f"{name}.csv",
+            logs / f"{name}{TRAINING_ENDING}",
             logs / "tensorboard" / name,
         )
 
@@ -62,8 +66,9 @@ class Files(NamedTuple):
             for path in self.model.parent.glob(f"{glob.escape(self.model.stem)}.step-*")
             if ".old-" not in path.name  # set aside before
         )
-        files = (self.model, self.model.with_suffix(".json"), self.checkpoint, self.log, self.csv)
-        return [path for path in (*files, self.tensorboard, *kept) if path.exists()]
+        models = (self.model, self.model.with_suffix(".json"), self.checkpoint)
+        logs = (self.log, self.csv, self.training_csv, self.tensorboard)
+        return [path for path in (*models, *logs, *kept) if path.exists()]
 
     def leftovers(self) -> list[Path]:
         """What write_atomically left of this environment's files when its process was killed."""
@@ -85,6 +90,7 @@ DESCRIPTION_TYPES = {  # of what is read from ENV.json
 }
 RELOADS = 10  # attempts to find weights and description that belong together
 CSV_HEADER = ["seconds", "agent_steps", "score", "length"]
+TORN_ROW = re.compile(rb"([-+.,e\d]*|[a-z_,]*)\r?")  # what a crash may leave of a row or the header
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -314,12 +320,12 @@ def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
     OSError: a file cannot be renamed; those that were get their names back.
     """
     number = 1
-    while any(_aside(path, number).exists() for path in paths):
+    while any(_renamed(path, f"old-{number}").exists() for path in paths):
         number += 1
     renamed: list[tuple[Path, Path]] = []
     try:
         for old in paths:
-            new = _aside(old, number)
+            new = _renamed(old, f"old-{number}")
             old.rename(new)
             renamed.append((old, new))
     except OSError:
@@ -330,47 +336,83 @@ def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
     return renamed
 
 
-def _aside(path: Path, number: int) -> Path:
-    if not path.suffix:  # ENV_log, and TensorBoard's folder
-        return path.with_name(f"{path.name}.old-{number}")
-    return path.with_name(f"{path.stem}.old-{number}{path.suffix}")
+def _renamed(path: Path, what: str) -> Path:
+    """NAME.what.ext for NAME.ext."""
+    ending = TRAINING_ENDING if path.name.endswith(TRAINING_ENDING) else path.suffix
+    # ENV_log, and TensorBoard's folder, have none.
+    return path.with_name(f"{path.name.removesuffix(ending)}.{what}{ending}")
 
 
-def append_csv(path: Path, rows: list[tuple]) -> None:
-    """Add one row per evaluated game: seconds, agent steps, score, length."""
-    new = not path.exists()
-    if not new and not path.read_bytes().endswith(b"\n"):
-        rewrite_csv(path, read_csv(path))  # a full disk has cut off the last row
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(CSV_HEADER)
-        writer.writerows(rows)
+def append_csv(path: Path, rows: Sequence[tuple]) -> None:
+    """Add one row per game: seconds, agent steps, score, length.
+
+    OSError: none of the rows is in the file; they may be given again.
+    """
+    with open(path, "ab+", buffering=0) as file:
+        file.seek(max(0, file.tell() - 1))
+        end = file.read()
+    if end not in (b"", b"\n"):  # a crash has cut off the last row
+        mend_csv(path)
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        data = _to_lines(rows if size else [CSV_HEADER, *rows])
+        try:
+            while data:  # a disk that gets full takes a part
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int, float, int]]:
-    """Rows of a run's CSV up to that agent step, without torn ones; none if there is no file.
+    """Rows of a run's CSV up to that agent step; none if there is no file.
 
-    ValueError: one line, if it is no table.
+    Whatever else is in the file is left out. OSError: it cannot be read.
     """
+    rows, _ = _read_csv(path)
+    return [row for row in rows if row[1] <= up_to_step]
+
+
+def mend_csv(path: Path, up_to_step: float = math.inf) -> Path | None:
+    """Leave only the rows up to that agent step in a run's CSV.
+
+    If there was more in it than rows and a last line that a crash has cut off, the file as it was
+    is kept as NAME.damaged-N.csv. Returns that name.
+    """
+    rows, damaged = _read_csv(path)
+    kept = None
+    if damaged:
+        number = 1
+        while (kept := _renamed(path, f"damaged-{number}")).exists():
+            number += 1
+        content = path.read_bytes()
+        write_atomically(kept, lambda file: file.write(content))
+    lines = _to_lines([CSV_HEADER, *(row for row in rows if row[1] <= up_to_step)])
+    write_atomically(path, lambda file: file.write(lines))
+    return kept
+
+
+def _to_lines(rows: Sequence[Sequence]) -> bytes:
+    return "".join(",".join(map(str, row)) + "\r\n" for row in rows).encode()
+
+
+def _read_csv(path: Path) -> tuple[list[tuple[float, int, float, int]], bool]:
+    """The rows, and whether there are lines that are none; see mend_csv."""
     if not path.exists():
-        return []
-    rows = []
-    try:
-        # A crash may have cut off the last line, even in the middle of a number.
-        lines = path.read_bytes().decode().splitlines(keepends=True)
-        table = list(csv.reader(line for line in lines if line.endswith("\n")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
-    for row in table:
+        return [], False
+    rows, damaged = [], False
+    lines = path.read_bytes().split(b"\n")
+    for line in lines[:-1]:  # the rest has no end: cut off, even in the middle of a number
         try:
-            seconds, steps, score, length = row
+            seconds, steps, score, length = line.decode().split(",")
             row = (float(seconds), int(steps), float(score), int(length))
-        except ValueError:
-            continue  # the header, or a row that a crash cut off
-        if row[1] <= up_to_step:
+            if not all(map(math.isfinite, row)):
+                raise ValueError
+        except (ValueError, OverflowError):  # no text, no numbers, or far too large ones
+            damaged |= line.strip() != ",".join(CSV_HEADER).encode()
+        else:
             rows.append(row)
-    return rows
+    return rows, damaged or not TORN_ROW.fullmatch(lines[-1])
 
 
 def by_evaluation(rows: list[tuple]) -> np.ndarray:
@@ -386,10 +428,3 @@ def by_evaluation(rows: list[tuple]) -> np.ndarray:
         error = scores.std(ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
         row[:] = *group[0, :2], scores.mean(), error
     return result
-
-
-def rewrite_csv(path: Path, rows: list[tuple]) -> None:
-    """Replace the file's rows by these."""
-    lines = [CSV_HEADER, *rows]
-    text = "".join(",".join(map(str, line)) + "\r\n" for line in lines)
-    write_atomically(path, lambda file: file.write(text.encode()))

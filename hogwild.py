@@ -1,8 +1,8 @@
 """What the processes of a run share: parameters, optimizers and counters, without any lock.
 
 A worker touches the world outside through three things: it pulls the newest weights, it pushes a
-gradient, it reports counts. All three are methods of Hogwild; an engine that trains on several
-machines replaces this class and nothing else.
+gradient, it reports counts and finished games. All three are methods of Hogwild; an engine that
+trains on several machines replaces this class and nothing else.
 
 Reference: Niu et al. (2011), "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient
 Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learning".
@@ -27,6 +27,12 @@ OF_GAMES = ("score", "length")  # ... and over its finished games, raw points an
 # What the test process says: the number of evaluations, the mean score of the last one, the best
 # mean score so far (nan: none), agent steps behind the weights that were evaluated last.
 OF_EVALUATION = ("evaluations", "last_score", "best_score", "last_steps")
+# What is kept of each finished training game: when it ended (seconds and agent steps of the run),
+# raw points, agent steps, and the "steps" of its worker that its last step makes complete.
+OF_FINISHED = ("seconds", "agent_steps", "score", "length", "worker_steps")
+# The newest finished games of each worker. The main process collects them several times a second;
+# while it saves, or is suspended, games of a few steps each must have room for many seconds.
+GAMES_KEPT = 4096
 
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps it
 SPARE_SHARED_MEMORY = 2**20  # bytes, for counters and the like
@@ -65,9 +71,9 @@ class Table:
 class Hogwild:
     """Shared memory of one run; pickles to every process, where it is the same memory.
 
-    Each slot has one writer: the rows `rank` of `figures` and `normalizers` belong to that worker,
-    `evaluation` to the test process, `stop_flag` to the main process. Nothing can be held by a
-    process that was killed.
+    Each slot has one writer: the rows `rank` of `figures`, `finished` and `normalizers` belong to
+    that worker, `evaluation` to the test process, `stop_flag` to the main process. Nothing can be
+    held by a process that was killed.
 
     weights: (P,) first weights of the run.
     make_optimizer: called with [parameter]; torch.optim.Optimizer with a share_memory() method.
@@ -109,11 +115,14 @@ class Hogwild:
                 for state in optimizer.state.values()
                 for tensor in state.values()
             )
+            + 8 * num_workers * GAMES_KEPT * len(OF_FINISHED)
         )
         self.parameter.share_memory_()
         for optimizer in self.optimizers:
             optimizer.share_memory()
         self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES), num_workers)
+        # Game i of a worker, counted by its "games", is in place i % GAMES_KEPT.
+        self.finished = Table(OF_FINISHED, num_workers, GAMES_KEPT)
         # Count, mean and standard deviation of environment.Normalizer, per worker.
         self.normalizers = torch.zeros(num_workers, 3, dtype=torch.float64).share_memory_()
         self.evaluation = Table(OF_EVALUATION)
@@ -154,6 +163,18 @@ class Hogwild:
         for name, number in figures.items():
             self.figures[name][rank] += number
 
+    def report_game(self, rank: int, score: float, length: int, steps: int) -> None:
+        """Report a finished training game of raw `score` and so many agent steps.
+
+        steps: of this worker, up to the end of the game, that it has yet to report. It reports
+        games first: whoever sees a step counted sees the games that had ended by then.
+        """
+        place = int(self.figures["games"][rank]) % GAMES_KEPT
+        worker_steps = float(self.figures["steps"][rank]) + steps
+        game = (self.seconds, self.steps + steps, score, length, worker_steps)
+        self.finished.values[rank, place] = torch.tensor(game, dtype=torch.float64)
+        self.report(rank, games=1, score=score, length=length)  # the game is there: now it counts
+
     # What everybody may read.
 
     @property
@@ -184,3 +205,53 @@ class Hogwild:
     def stop(self) -> None:
         """Ask all processes to stop. For the main process."""
         self.stop_flag.fill_(1)
+
+
+class FinishedGames:
+    """Gives the main process each finished training game once, in order of agent steps.
+
+    steps: of the run; exactly the games whose last step is among them have been given.
+    lost: how many were overwritten before they were collected.
+    """
+
+    def __init__(self, server: Hogwild):
+        self.server = server
+        self.steps = server.steps
+        self.lost = 0
+        self.seen = [0] * len(server.finished.values)  # games of each worker
+        # (rank, OF_FINISHED) of games that have been reported but not yet their last step.
+        self.early: list[tuple[int, list[float]]] = []
+
+    def collect(self, last: bool = False) -> list[tuple[float, int, float, int]]:
+        """Games that have ended since the last call: seconds, agent steps, score, length.
+
+        last: the workers have ended; one that was killed may not have reported its last step.
+        """
+        counted = self.server.figures["steps"].tolist()  # before the games: see report_game
+        new = [(rank, game) for rank in range(len(self.seen)) for game in self._new(rank)]
+        before, self.steps = self.steps, self.server.first_step + int(sum(counted))
+        games, self.early = self.early + new, []
+        given = []
+        for rank, game in games:
+            seconds, steps, score, length, worker_steps = game
+            if worker_steps <= counted[rank] or last:
+                # The worker read the clock of the others a moment before or after we did.
+                steps = min(max(int(steps), before + 1), self.steps)
+                given.append((round(seconds, 1), steps, score, int(length)))
+            else:
+                self.early.append((rank, game))
+        return sorted(given, key=lambda row: (row[1], row[0]))
+
+    def _new(self, rank: int) -> list[list[float]]:
+        """What a worker has finished since the last call, (games, OF_FINISHED)."""
+        counter = self.server.figures["games"]
+        begin, end = self.seen[rank], int(counter[rank])
+        self.seen[rank] = end
+        if begin == end:
+            return []
+        places = torch.arange(max(begin, end - GAMES_KEPT), end) % GAMES_KEPT
+        games = self.server.finished.values[rank, places].tolist()
+        # Meanwhile the worker may have gone on, and be about to count one that it has written.
+        whole = min(end, max(begin, int(counter[rank]) + 1 - GAMES_KEPT))
+        self.lost += whole - begin
+        return games[len(games) - (end - whole) :]

@@ -173,6 +173,7 @@ def watch(
             break
         if not processes.replace_dead(logger):
             return False
+        run.write_games(logger)
         run.save_when_due(logger)
         if now >= next_report:
             snapshot = Snapshot.of(server)
@@ -273,6 +274,7 @@ def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
             run.files.log.replace(run.files.failed_log)
         run.undo_prepare_files()
         return True
+    run.write_games(logger, last=True)
     try:
         run.save(last=True)
     except (FloatingPointError, OSError) as error:
@@ -314,6 +316,8 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         if not args.quiet:
             for old, new in run.set_aside:
                 print(f"{old} of an earlier run is now {new.name}")
+            for path, kept in run.damaged:
+                print(f"{path} had lines that are no rows; as it was, it is now {kept.name}")
         return run_to_end(run, stop_signal, slow_because)
     finally:
         lock.release()

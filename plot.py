@@ -1,30 +1,61 @@
 """Learning curves from the CSVs of runs: `python plot.py logs/Pong-v0.csv -o demo/Pong-v0.png`.
 
-Each point is the mean score of one evaluation, with its standard error; the line is the mean over
-the last evaluations.
+Evaluations, played greedily: each point is the mean score of one, with its standard error; the
+solid line is the mean over the last ones. Training games, played by sampling: the dashed line is
+the mean over the last games.
 """
 
 import argparse
+import csv
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 import checkpoint
+from checkpoint import TRAINING_ENDING
 from monitor import require
 from utils import LineParser, finite_float, positive_int
 
-# Okabe and Ito's colours, which colour-blind people can tell apart; by turns with the dashes.
+# Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES = ("-", "--", "-.", ":")
+# Of evaluations and of training games; the second pair for the runs after the last colour.
+DASHES = (("-", (0, (4, 1.5))), ((0, (6, 1, 1, 1)), (0, (1, 1))))
 FORMATS = ("png", "svg", "pdf")
 UNITS = {"steps": "agent steps (millions)", "hours": "training time (hours)"}
+MEANS_HEADER = ("run", "agent_steps", "games", "mean_score")  # of benchmarks/curves
+GAMES = 20  # training games that count as much as an evaluation
+POINTS = 250  # of a line of training games: more would hide its dashes, and make a large file
+
+
+class Curves(NamedTuple):
+    """One run."""
+
+    label: str
+    evaluations: np.ndarray  # (evaluations, 4): hours, agent steps, mean score, standard error
+    # (games, 4) or of whole groups of games: hours, agent steps, mean score, number of games.
+    training: np.ndarray
+
+    def with_times(self) -> "Curves":
+        """Without training games of unknown time. ValueError: there is nothing else."""
+        timed = self._replace(training=self.training[~np.isnan(self.training[:, 0])])
+        if not len(timed.training) and not len(timed.evaluations):
+            raise ValueError(f"{self.label}: its file has no times; give --x steps")
+        return timed
+
+
+NONE = np.empty((0, 4))
 
 
 def build_parser() -> LineParser:
     parser = LineParser(prog="plot.py", description="Plot learning curves from CSVs of runs.")
-    parser.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="LOG_DIR/ENV.csv of a run")
+    parser.add_argument(
+        "csv", nargs="+", type=Path, metavar="CSV",
+        help="LOG_DIR/ENV.csv of a run, with ENV.training.csv if it is beside it; or that alone",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE",
         help="picture to write: .png, .svg or .pdf",
@@ -32,7 +63,7 @@ def build_parser() -> LineParser:
     parser.add_argument("--x", choices=tuple(UNITS), default="steps", help="horizontal axis")
     parser.add_argument(
         "--label", action="append", default=[], metavar="TEXT",
-        help="name of a curve, once per CSV (default: the names of the files)",
+        help="name of a run, once for each (default: the names of the files)",
     )
     parser.add_argument(
         "--reference", type=reference, action="append", default=[], metavar="NAME=SCORE",
@@ -40,7 +71,7 @@ def build_parser() -> LineParser:
     )
     parser.add_argument(
         "--smooth", type=positive_int, default=5, metavar="N",
-        help="evaluations behind each point of the line",
+        help=f"evaluations behind each point of a line, and {GAMES} times as many training games",
     )
     parser.add_argument("--title", default="", help="above the curves")
     return parser
@@ -53,69 +84,151 @@ def reference(text: str) -> tuple[str, float]:
     return name, finite_float(score)
 
 
-def read_evaluations(path: Path) -> np.ndarray:
-    """(evaluations, 4): hours, agent steps, mean score and its standard error.
+def read(paths: Sequence[Path], labels: Sequence[str]) -> list[Curves]:
+    """The runs of these files; ENV.csv and ENV.training.csv are of one.
 
-    ValueError: one line if there are none.
+    labels: one for each, or none.
+    ValueError: one line about what is wrong with them.
     """
+    implied = {_beside(path) for path in paths}
+    paths = [path for path in dict.fromkeys(paths) if path not in implied]
+    if labels and len(labels) != len(paths):
+        raise ValueError(f"{len(paths)} runs, but {len(labels)} labels")
+    named = zip(paths, labels or default_labels(paths), strict=True)
+    return [run for path, label in named for run in read_runs(path, label)]
+
+
+def _beside(path: Path) -> Path | None:
+    """Where the training games of a file of evaluations are."""
+    if path.name.endswith(TRAINING_ENDING):
+        return None
+    return path.parent / (path.stem + TRAINING_ENDING)
+
+
+def read_runs(path: Path, label: str) -> list[Curves]:
+    """The run of a file; or the runs, if it has means of several. ValueError: it has none."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
+    evaluations, training = read_file(path)
+    beside = _beside(path)
+    if not training and beside and beside.is_file():
+        _, training = read_file(beside)
+    if len(evaluations) or len(training) == 1:
+        return [Curves(label, evaluations, np.concatenate([NONE, *training.values()]))]
+    if not training:
+        raise ValueError(f"{path}: no games of a run in it")
+    return [Curves(f"{label}: {name}", NONE, rows) for name, rows in training.items()]
+
+
+def read_file(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Curves.evaluations, and Curves.training of each run by its name, of one file.
+
+    A file of training games has one row for each, or means over some of them.
+    ValueError: it cannot be read.
+    """
     try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         rows = checkpoint.read_csv(path)
-    except OSError as error:
+        table = list(csv.reader(lines)) if lines[:1] == [",".join(MEANS_HEADER)] else []
+    except (OSError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
-    if not rows:
-        raise ValueError(f"{path}: no evaluated games in it")
-    return checkpoint.by_evaluation(rows) / (3600, 1, 1, 1)
+    if rows and _beside(path):
+        return checkpoint.by_evaluation(rows) / (3600, 1, 1, 1), {}
+    if rows:
+        return NONE, {"": np.array([(row[0] / 3600, *row[1:3], 1) for row in rows])}
+    runs: dict[str, list] = {}
+    for row in table:
+        try:
+            name, (steps, games, score) = row[0], map(float, row[1:])
+        except (IndexError, ValueError):
+            continue  # the header, or a damaged line
+        if math.isfinite(steps + score) and 1 <= games < math.inf:
+            runs.setdefault(name, []).append((math.nan, steps, score, games))
+    return NONE, {name: np.array(means) for name, means in runs.items()}
 
 
-def running_mean(values: np.ndarray, count: int) -> np.ndarray:
-    """Mean of each value and of up to count - 1 before it."""
-    return np.array([values[max(0, i + 1 - count) : i + 1].mean() for i in range(len(values))])
+def running_mean(values: np.ndarray, count: int, games: np.ndarray | int = 1) -> np.ndarray:
+    """Mean over as few of the values up to each as make `count` games, or over all up to it.
+
+    games: behind each value, which weigh as much.
+    """
+    games = np.broadcast_to(games, values.shape)
+    number = np.cumsum([0, *games])
+    total = np.cumsum([0, *(games * values)])
+    begin = np.maximum(0, np.searchsorted(number, number[1:] - count, side="right") - 1)
+    return (total[1:] - total[begin]) / (number[1:] - number[begin])
+
+
+def training_line(run: Curves, column: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the mean over `count` training games against a column of theirs."""
+    x, mean = run.training[:, column], running_mean(run.training[:, 2], count, run.training[:, 3])
+    after = np.append(np.diff(x) != 0, True)  # after all games of that moment
+    some = np.unique(np.linspace(0, after.sum() - 1, POINTS).round().astype(int))
+    return x[after][some], mean[after][some]
 
 
 def plot(args: argparse.Namespace) -> None:
     """ValueError: one line about what is wrong with the arguments."""
-    if args.label and len(args.label) != len(args.csv):
-        raise ValueError(f"{len(args.csv)} CSVs, but {len(args.label)} labels")
-    curves = [read_evaluations(path) for path in args.csv]
+    runs = read(args.csv, args.label)
+    if args.x == "hours":
+        runs = [run.with_times() for run in runs]
     require("matplotlib.figure", "plot.py needs matplotlib")
     if args.output.suffix[1:] not in FORMATS:
         raise ValueError(f"{args.output}: ends in none of {', '.join(FORMATS)}")
-    draw(args, curves).savefig(args.output, dpi=150)
+    draw(args, runs).savefig(args.output, dpi=150)
 
 
-def draw(args: argparse.Namespace, curves: Sequence[np.ndarray]):
-    """The figure of these curves, each as read_evaluations gives it."""
+def draw(args: argparse.Namespace, runs: Sequence[Curves]):
+    """The figure of these runs."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    labels = args.label or default_labels(args.csv)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
-        x = curve[:, 1] / 1e6 if args.x == "steps" else curve[:, 0]
-        colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
-        axes.errorbar(x, curve[:, 2], curve[:, 3], fmt=".", color=colour, ecolor=(colour, 0.35))
-        axes.plot(x, running_mean(curve[:, 2], args.smooth), dash, color=colour, label=label)
+    column, scale = (1, 1e6) if args.x == "steps" else (0, 1)
+    count = args.smooth * GAMES
+    legend = []
+    for i, run in enumerate(runs):
+        colour = COLOURS[i % len(COLOURS)]
+        solid, dashed = DASHES[i // len(COLOURS) % len(DASHES)]
+        if len(run.training):
+            x, mean = training_line(run, column, count)
+            axes.plot(x / scale, mean, linestyle=dashed, color=colour, linewidth=1.2)
+        if len(run.evaluations):
+            x, scores = run.evaluations[:, column] / scale, run.evaluations[:, 2]
+            axes.errorbar(
+                x, scores, run.evaluations[:, 3], fmt=".", color=colour, ecolor=(colour, 0.35)
+            )
+            axes.plot(x, running_mean(scores, args.smooth), linestyle=solid, color=colour)
+        legend.append(Line2D([], [], color=colour, linewidth=4, label=run.label))
     for name, score in args.reference:
         axes.axhline(score, color="#555555", linestyle=":", linewidth=1)
         axes.annotate(
             f"{name}: {score:g}", (1, score), xycoords=("axes fraction", "data"),
             xytext=(-4, 3), textcoords="offset points", ha="right", color="#555555", fontsize=9,
         )  # fmt: skip
+    axes.autoscale_view(scalex=False)  # room above a reference
     axes.set(xlabel=UNITS[args.x], ylabel="score of a game (raw points)", title=args.title)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    legend = "points: evaluations, with standard error"
-    if args.smooth > 1:
-        legend += f"\nlines: mean of the last {args.smooth}"
-    axes.legend(frameon=False, title=legend, alignment="left")
+    grey, (solid, dashed) = "#555555", DASHES[0]
+    if any(len(run.evaluations) for run in runs):
+        label = "greedy: evaluations, with standard error"
+        if args.smooth > 1:
+            label += f"; mean of the last {args.smooth}"
+        legend.append(Line2D([], [], color=grey, linestyle=solid, marker=".", label=label))
+    if any(len(run.training) for run in runs):
+        label = f"sampled: training games, mean of the last {count}"
+        if any((run.training[:, 3] > 1).any() for run in runs):
+            label += " or more"  # the file has means over groups of them
+        legend.append(Line2D([], [], color=grey, linestyle=dashed, linewidth=1.2, label=label))
+    axes.legend(handles=legend, framealpha=0.8, edgecolor="none", fontsize=9)
     return figure
 
 
 def default_labels(paths: Sequence[Path]) -> list[str]:
     """Names of the files, or their whole paths where names occur twice."""
-    names = [path.stem for path in paths]
+    names = [path.name.removesuffix(".csv").removesuffix(".training") for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 

@@ -24,7 +24,7 @@ from environment import (
     make_env,
     read_config,
 )
-from hogwild import Hogwild, require_shared_memory
+from hogwild import FinishedGames, Hogwild, require_shared_memory
 from model import flatten_parameters, make_model
 from monitor import TensorBoard
 from shared_optim import SharedAdam, SharedRMSprop
@@ -119,8 +119,13 @@ class Run:
         self.server.normalizers[:] = torch.tensor(normalizer, dtype=torch.float64)
         if resumed:
             self.server.evaluation["best_score"] = self._best_score(resumed)
+        self.finished_games = FinishedGames(self.server)
+        self.unwritten: list[tuple] = []  # rows of games that are not yet in the CSV
+        self.games_failed = False  # the last attempt to write them
         self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
-        self.dropped_csv: bytes | None = None  # content before --resume dropped rows
+        # Content before --resume dropped rows, None without a file; copies of damaged files.
+        self.csv_before: dict[Path, bytes | None] = {}
+        self.damaged: list[tuple[Path, Path]] = []  # name, that of the copy
         self.board: TensorBoard | None = None
         self.board_failed = False
         self.saved_at = time.monotonic()
@@ -153,6 +158,8 @@ class Run:
     def save(self, last: bool = False) -> None:
         """Write the checkpoint; with the last weights as the model, if nothing was a best.
 
+        Its agent steps are those whose training games `write_games` has written.
+
         last: no other process writes any more.
         """
         server = self.server
@@ -161,7 +168,8 @@ class Run:
             raise FloatingPointError("the weights are not finite; the files stay as they were")
         # An evaluation that ends during the save is newer.
         evaluations = int(server.evaluation["evaluations"])
-        steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().tolist()
+        steps, seconds = self.finished_games.steps, server.seconds
+        normalizer = server.normalizer().tolist()
         best_score = float(server.evaluation["best_score"])
         # A copy, because workers go on changing the moments.
         optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in server.optimizers])
@@ -183,6 +191,27 @@ class Run:
             checkpoint.save_model(self.files.model, self.model.state_dict(), description)
         self.saved_at, self.has_saved = time.monotonic(), True
         self.saved_evaluations = evaluations
+
+    def write_games(self, logger: logging.Logger, last: bool = False) -> None:
+        """Add the training games that have ended to their CSV, or try again with the next ones.
+
+        last: the workers have ended.
+        """
+        self.unwritten += self.finished_games.collect(last)
+        if self.finished_games.lost:  # the main process was suspended, say
+            lost, self.finished_games.lost = self.finished_games.lost, 0
+            logger.error(f"{self.files.training_csv} lacks {lost} games: collected too late")
+        if not self.unwritten:
+            return
+        try:
+            checkpoint.append_csv(self.files.training_csv, self.unwritten)
+            self.unwritten, self.games_failed = [], False
+        except OSError as error:  # the disk may be full for a while; the run goes on
+            if last:
+                logger.error(f"cannot save {len(self.unwritten)} training games: {error}")
+            elif not self.games_failed:
+                logger.error(f"cannot save training games: {error}; trying again")
+            self.games_failed = True
 
     def save_when_due(self, logger: logging.Logger) -> None:
         """Checkpoint after each evaluation and every CHECKPOINT_SECONDS."""
@@ -220,20 +249,25 @@ class Run:
             if checkpoint.load_checkpoint(self.files.checkpoint)["steps"] != resumed["steps"]:
                 raise ValueError(f"{self.files.checkpoint}: written anew meanwhile; try again")
             open(self.files.log, "ab").close()  # OSError now rather than in the middle
-            # Rows newer than the checkpoint belong to steps that will be played again.
-            rows = checkpoint.read_csv(self.files.csv, up_to_step=resumed["steps"])
-            if self.files.csv.exists():
-                self.dropped_csv = self.files.csv.read_bytes()
-            checkpoint.rewrite_csv(self.files.csv, rows)
+            paths = (self.files.csv, self.files.training_csv)
+            self.csv_before = {p: p.read_bytes() if p.exists() else None for p in paths}
+            for path in paths:
+                # Newer rows belong to steps that will be played again.
+                if path.exists() and (kept := checkpoint.mend_csv(path, resumed["steps"])):
+                    self.damaged.append((path, kept))
             return
         self.set_aside = checkpoint.set_aside(self.files.existing())
 
     def undo_prepare_files(self) -> None:
         """Remove this run's files and give those of an earlier run their names back."""
         if self.server.first_step:
-            if self.dropped_csv is not None:
-                content = self.dropped_csv
-                checkpoint.write_atomically(self.files.csv, lambda file: file.write(content))
+            for path, content in self.csv_before.items():
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    checkpoint.write_atomically(path, lambda file, c=content: file.write(c))
+            for _, kept in self.damaged:
+                kept.unlink()
             return
         for path in [*self.files.existing(), *self.files.leftovers()]:
             path.unlink()

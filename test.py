@@ -32,7 +32,11 @@ def test(
     """
     model = make_model(len(description["actions"]), args.hidden_size).eval()
     weights, _ = flatten_parameters(model)
-    scores = [row[2] for row in checkpoint.read_csv(files.csv)]  # of earlier sessions
+    try:
+        scores = [row[2] for row in checkpoint.read_csv(files.csv)]  # of earlier sessions
+    except OSError as error:
+        logger.error(f"cannot read the scores so far: {error}; the reward mean begins anew")
+        scores = []
     last_steps, last_seconds = server.steps, server.seconds
     while not server.stopped and not server.has_learned:
         time.sleep(0.05)  # nothing has been learned yet

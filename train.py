@@ -113,7 +113,7 @@ def collect(
         steps.append(player.step(greedy=False))
         for row, game in enumerate(player.games):
             if game.over:
-                server.report(rank, games=1, score=game.score, length=game.length)
+                server.report_game(rank, game.score, game.length, player.steps - before)
                 player.start(row, next(seeds))
         server.report(rank, steps=player.steps - before)
         if len(player.games) == 1 and bool(steps[-1].terminated | steps[-1].truncated):

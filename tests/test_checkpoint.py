@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import resource
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -285,6 +286,7 @@ def test_files_are_named_after_the_environment():
         str(Path("models", "ALE-Pong-v5.lock")),
         str(Path("logs", "ALE-Pong-v5_log")),
         str(Path("logs", "ALE-Pong-v5.csv")),
+        str(Path("logs", "ALE-Pong-v5.training.csv")),
         str(Path("logs", "tensorboard", "ALE-Pong-v5")),
     ]
     assert files.kept(120) == Path("models", "ALE-Pong-v5.step-120.dat")
@@ -292,7 +294,7 @@ def test_files_are_named_after_the_environment():
 
 RUN_FILES = [
     "Pong-v0.dat", "Pong-v0.json", "Pong-v0.ckpt", "Pong-v0_log", "Pong-v0.csv",
-    "Pong-v0.step-9.dat", "Pong-v0.step-9.json",
+    "Pong-v0.training.csv", "Pong-v0.step-9.dat", "Pong-v0.step-9.json",
 ]  # fmt: skip
 
 
@@ -300,7 +302,7 @@ def aside(number: int) -> set[str]:
     n = number
     return {
         f"Pong-v0.old-{n}.dat", f"Pong-v0.old-{n}.json", f"Pong-v0.old-{n}.ckpt",
-        f"Pong-v0_log.old-{n}", f"Pong-v0.old-{n}.csv",
+        f"Pong-v0_log.old-{n}", f"Pong-v0.old-{n}.csv", f"Pong-v0.old-{n}.training.csv",
         f"Pong-v0.step-9.old-{n}.dat", f"Pong-v0.step-9.old-{n}.json",
     }  # fmt: skip
 
@@ -388,12 +390,81 @@ def test_rows_newer_than_a_step_are_dropped(tmp_path):
     checkpoint.append_csv(path, ROWS)
     assert checkpoint.read_csv(path, up_to_step=200) == ROWS[:2]
     assert checkpoint.read_csv(path, up_to_step=199) == ROWS[:1]
-    checkpoint.rewrite_csv(path, checkpoint.read_csv(path, up_to_step=200))
+    checkpoint.mend_csv(path, up_to_step=200)
     assert checkpoint.read_csv(path) == ROWS[:2]
     checkpoint.append_csv(path, ROWS[2:])
     assert checkpoint.read_csv(path) == ROWS
     assert path.read_text().count("seconds") == 1
     assert os.listdir(tmp_path) == ["Pong-v0.csv"]
+
+
+DAMAGE = {
+    "no text": b"\xff\xfe\x00\r\n",
+    "zeros, as a power cut leaves": b"\0" * 300 + b"\r\n",
+    "an open quotation": b'"\r\n',
+    "words": b"1.5,many,few,3\r\n",
+    "no number": b"1.5,100,nan,3\r\n",
+    "too large for a number": b"1.5,1" + b"0" * 400 + b",1.0,3\r\n",
+    "too many columns": b"1.5,100,2.0,3,4\r\n",
+}
+
+
+@pytest.mark.parametrize("name", ["Pong-v0.csv", "Pong-v0.training.csv"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_csv_keeps_its_rows_and_what_was_between_them_is_kept_aside(
+    tmp_path, name, damage
+):
+    path = tmp_path / name
+    checkpoint.append_csv(path, ROWS)
+    whole = path.read_bytes()
+    begin = whole.index(b"2.5,")
+    damaged = whole[:begin] + damage + whole[begin:]
+    path.write_bytes(damaged)
+    assert checkpoint.read_csv(path) == ROWS
+    kept = checkpoint.mend_csv(path, up_to_step=200)
+    assert kept.name == name.replace("v0", "v0.damaged-1")
+    assert kept.read_bytes() == damaged
+    assert checkpoint.read_csv(path) == ROWS[:2]
+    assert checkpoint.mend_csv(path) is None  # it is sound now
+    path.write_bytes(damaged)
+    assert checkpoint.mend_csv(path).name == name.replace("v0", "v0.damaged-2")
+    assert path.read_bytes() == whole
+
+
+def test_what_a_crash_cuts_off_is_not_kept_aside(tmp_path):
+    path = tmp_path / "Pong-v0.csv"
+    checkpoint.append_csv(path, ROWS)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert checkpoint.mend_csv(path) is None
+    assert os.listdir(tmp_path) == ["Pong-v0.csv"]
+
+
+def test_an_end_that_is_no_row_is_kept_aside_when_rows_are_added(tmp_path):
+    path = tmp_path / "Pong-v0.csv"
+    path.write_bytes(b"notes of somebody else")
+    checkpoint.append_csv(path, ROWS)
+    assert checkpoint.read_csv(path) == ROWS
+    assert (tmp_path / "Pong-v0.damaged-1.csv").read_bytes() == b"notes of somebody else"
+
+
+@pytest.mark.parametrize("room", range(0, 100, 10))  # bytes
+def test_rows_that_a_full_disk_refuses_are_not_in_the_file_and_can_be_given_again(tmp_path, room):
+    path = tmp_path / "Pong-v0.csv"
+    checkpoint.append_csv(path, ROWS[:1])
+    before = path.read_bytes()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = [(2.5 + i, 200 + i, -20.5, 1100) for i in range(5)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.append_csv(path, many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert path.read_bytes() == before
+    checkpoint.append_csv(path, many)
+    assert checkpoint.read_csv(path) == ROWS[:1] + many
 
 
 # ---------------------------------------------------------------------------------------------
@@ -717,6 +788,22 @@ def test_the_log_has_a_line_per_evaluation_with_the_mean_over_all_games(tmp_path
     ]  # fmt: skip
     assert float(lines[0][6]) > 0  # the 50 steps were played meanwhile
     assert float(lines[1][6]) == 0
+
+
+@pytest.mark.parametrize("unreadable", [b"\xff\xfe\x00", b"\xff\r\n", None])
+def test_an_evaluation_is_played_and_saved_whatever_the_csv_holds(tmp_path, unreadable):
+    run = Evaluations(tmp_path, same_scores(3))
+    if unreadable is None:
+        run.files.csv.mkdir()
+    else:
+        run.files.csv.write_bytes(unreadable)
+    run.play()
+    assert run.best()[1]["score"] == 3
+    assert any("episode reward 3" in line for line in run.log())
+    if unreadable is None:
+        assert any("cannot read the scores so far" in line for line in run.log())
+    else:
+        assert [row[2] for row in checkpoint.read_csv(run.files.csv)] == [3, 3]
 
 
 @pytest.mark.parametrize("stop_at", [(0, 1), (1, 3), (2, 2), (3, 1)])

@@ -21,8 +21,10 @@ import checkpoint
 import gym_eval
 import main
 import monitor
+from hogwild import GAMES_KEPT
 from run import Run, load_options
 from stopping import REPEAT_SECONDS, StopSignal
+from utils import close_logger, setup_logger
 
 PROJECT = Path(main.__file__).parent
 SMALL = ["--workers", "2", "--envs-per-worker", "1", "--num-steps", "5", "--hidden-size", "16"]
@@ -224,16 +226,15 @@ def test_the_log_stays_when_a_run_whose_workers_die_is_stopped(tmp_path, command
     assert "starting another" in (tmp_path / "logs/Pong-v0_log.failed").read_text()
 
 
-@pytest.mark.parametrize("unusable", ["logs/Pong-v0.csv", "logs/Pong-v0_log"])
+@pytest.mark.parametrize(
+    "unusable", ["logs/Pong-v0.csv", "logs/Pong-v0.training.csv", "logs/Pong-v0_log"]
+)
 def test_files_that_cannot_be_used_end_a_resumed_run_with_one_line(
     trained, monkeypatch, capsys, unusable
 ):
     monkeypatch.chdir(trained)
     Path(unusable).unlink()
-    if unusable.endswith("csv"):
-        Path(unusable).write_bytes(b"\xff\xfe1,2\r\n")  # no UTF-8
-    else:
-        Path(unusable).mkdir()
+    Path(unusable).mkdir()
     assert main.main(["--resume", "--max-steps", "9000"], StopSignal()) == 2
     output = capsys.readouterr()
     assert output.err.startswith("main.py: error: ")
@@ -280,13 +281,15 @@ def test_a_stop_before_the_first_update_leaves_nothing(tmp_path, command):
 
 def test_a_resumed_run_that_is_stopped_before_the_first_update_drops_no_row(trained, command):
     csv = trained / "logs/Pong-v0.csv"
-    csv.write_text(csv.read_text() + "99.0,99999999,5.0,10\r\n")
-    before = csv.read_bytes()
+    csv.write_bytes(csv.read_bytes() + b"99.0,99999999,5.0,10\r\n\xff\xfe\r\n")
+    training = trained / "logs/Pong-v0.training.csv"
+    training.unlink()  # as if of a version that did not write it
+    before = {path: path.read_bytes() for path in trained.glob("logs/*.csv")}
     run = command("--resume", "--max-steps", "none", "--num-steps", "200")
-    run.wait_for(lambda: run.children("Train Agent: "))
+    run.wait_for(training.exists)  # games end before the first update
     assert run.interrupt() < 10
     assert "before anything was learned" in run.text()
-    assert csv.read_bytes() == before
+    assert {path: path.read_bytes() for path in trained.glob("logs/*.csv")} == before
 
 
 def test_nobody_reads_the_output_any_more(tmp_path):
@@ -409,6 +412,7 @@ def test_a_fresh_run_renames_the_files_of_the_one_before(trained, command):
             (models, "Pong-v0.ckpt", "Pong-v0.old-1.ckpt"),
             (logs, "Pong-v0_log", "Pong-v0_log.old-1"),
             (logs, "Pong-v0.csv", "Pong-v0.old-1.csv"),
+            (logs, "Pong-v0.training.csv", "Pong-v0.old-1.training.csv"),
         ]
     }
     run = command(*SMALL, "--max-steps", "100")
@@ -523,6 +527,114 @@ def test_a_resumed_run_appends_to_log_and_csv_and_drops_newer_rows(trained, comm
     assert f"resumed at agent step {steps}" in log.read_text()
     again = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")
     assert steps + 200 <= again["steps"] <= steps + 210
+
+
+def test_every_training_game_of_the_steps_that_count_is_in_its_csv_once(tmp_path, command):
+    """Through an end, a kill -9 of the main process and two resumes. Games of 40 steps."""
+    csv, path = tmp_path / "logs/Pong-v0.training.csv", tmp_path / "trained_models/Pong-v0.ckpt"
+
+    def saved() -> int:
+        return checkpoint.load_checkpoint(path)["steps"]
+
+    def ends() -> list[int]:
+        return [row[1] for row in checkpoint.read_csv(csv)]
+
+    first = command(*SMALL, "--workers", "1", "--eval-interval", "600", "--max-steps", "300")
+    assert first.process.wait(timeout=120) == 0, first.text()
+    ended = saved()
+    expected = list(range(40, ended + 1, 40))
+    assert ends() == expected
+
+    second = command("--resume", "--max-steps", "none")
+    second.wait_for(lambda: saved() > ended and ends()[-1] > saved(), 120)
+    second.process.kill()
+    second.process.wait()
+    killed = saved()
+    expected += range(ended + 40, killed + 1, 40)
+    assert [end for end in ends() if end <= killed] == expected
+    second.wait_for(lambda: not second.children(), 10)
+
+    third = command("--resume", "--max-steps", str(killed + 300))
+    assert third.process.wait(timeout=120) == 0, third.text()
+    expected += range(killed + 40, saved() + 1, 40)
+    assert ends() == expected
+    rows = checkpoint.read_csv(csv)
+    seconds = [row[0] for row in rows]
+    assert seconds == sorted(seconds)
+    assert all(row[2] <= 0 and row[3] == 40 for row in rows)
+
+
+def test_no_training_game_is_lost_however_short_they_are(tmp_path, monkeypatch):
+    finish, runs = main.finish, []
+
+    def remember(run, *others):
+        runs.append(run)
+        return finish(run, *others)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "finish", remember)
+    options = ["--max-episode-length", "2", "--envs-per-worker", "4", "--max-steps", "3000"]
+    assert main.main([*SMALL, *options], StopSignal()) == 0
+    rows = checkpoint.read_csv(Path("logs/Pong-v0.training.csv"))
+    assert len(rows) == int(runs[0].server.figures["games"].sum()) > 1000
+    steps = [row[1] for row in rows]
+    assert steps == sorted(steps)
+    assert steps[-1] <= checkpoint.load_checkpoint(runs[0].files.checkpoint)["steps"]
+    assert "lacks" not in Path("logs/Pong-v0_log").read_text()
+
+
+def test_games_that_were_not_collected_in_time_are_an_error_in_the_log(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    run = Run(*load_options(["--resume", "--max-steps", "9000"]))
+    before = len(checkpoint.read_csv(run.files.training_csv))
+    for _ in range(GAMES_KEPT + 99):
+        run.server.report_game(1, -1.0, 1, steps=1)
+        run.server.report(1, steps=1)
+    logger = setup_logger(run.files.log.name, run.files.log)
+    run.write_games(logger)
+    run.write_games(logger)
+    close_logger(logger)
+    assert len(checkpoint.read_csv(run.files.training_csv)) == before + GAMES_KEPT - 1
+    assert run.files.log.read_text().count("lacks 100 games") == 1
+
+
+def test_training_games_that_cannot_be_written_are_written_later(tmp_path, monkeypatch, capsys):
+    append, failed = checkpoint.append_csv, []
+
+    def fail_at_first(path, rows):
+        if len(failed) < 3:
+            failed.append(rows)
+            raise OSError(28, "No space left on device")
+        append(path, rows)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "append_csv", fail_at_first)  # the test process has its own
+    assert main.main([*SMALL, "--workers", "1", "--max-steps", "600"], StopSignal()) == 0
+    assert capsys.readouterr().out.count("cannot save training games") == 1
+    steps = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["steps"]
+    rows = checkpoint.read_csv(Path("logs/Pong-v0.training.csv"))
+    assert [row[1] for row in rows] == list(range(40, steps + 1, 40))
+
+
+def test_a_csv_with_bytes_that_are_no_text_does_not_end_a_resumed_run(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    damaged = {}
+    for path in (Path("logs/Pong-v0.csv"), Path("logs/Pong-v0.training.csv")):
+        header, *rows = path.read_bytes().splitlines(keepends=True)
+        damaged[path] = header + rows[0] + b"\xff\xfe\0\r\n" + b"".join(rows[1:])
+        path.write_bytes(damaged[path])
+    rows = {path: checkpoint.read_csv(path) for path in damaged}
+    options = ["--resume", "--max-steps", "none", "--target-score", "-30"]
+    assert main.main(options, StopSignal()) == 0  # it was evaluated
+    output = capsys.readouterr().out
+    assert "starting another" not in output
+    for path, content in damaged.items():
+        kept = path.with_name(path.name.replace("v0", "v0.damaged-1"))
+        assert kept.read_bytes() == content
+        assert f"{path} had lines that are no rows; as it was, it is now {kept.name}" in output
+        again = checkpoint.read_csv(path)
+        assert again[: len(rows[path])] == rows[path]
+        assert len(again) > len(rows[path])
 
 
 def test_each_worker_s_own_optimizer_is_saved_and_resumed_as_a_list(tmp_path, monkeypatch, command):

@@ -1,5 +1,8 @@
 """plot.py: the points are those of the CSV, and wrong input is one line."""
 
+import csv as csv_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -7,24 +10,49 @@ from matplotlib.colors import to_hex
 import checkpoint
 import plot
 
+CURVES = sorted(Path(plot.__file__).parent.glob("benchmarks/curves/*.csv"))
 ROWS = [(1800.0, 100_000, -21.0, 1000), (1800.0, 100_000, -19.0, 1100), (3600.0, 200_000, 1.0, 9)]
+GAMES = [(900.0, 50_000, -21.0, 1000), (1800.0, 100_000, -18.0, 900), (2700.0, 150_000, -12.0, 9)]
 
 
 @pytest.fixture
 def csv(tmp_path):
+    """Evaluations alone."""
     checkpoint.append_csv(tmp_path / "Pong-v0.csv", ROWS)
     return tmp_path / "Pong-v0.csv"
 
 
+@pytest.fixture
+def training(csv):
+    """The training games of the same run."""
+    path = csv.with_name("Pong-v0.training.csv")
+    checkpoint.append_csv(path, GAMES)
+    return path
+
+
 def figure(*options):
     args = plot.build_parser().parse_args([*map(str, options), "-o", "a.png"])
-    return plot.draw(args, [plot.read_evaluations(path) for path in args.csv]).axes[0]
+    return plot.draw(args, plot.read(args.csv, args.label)).axes[0]
+
+
+def legend(*options) -> list[str]:
+    return [text.get_text() for text in figure(*options).get_legend().get_texts()]
+
+
+def points(line) -> list[tuple[float, float]]:
+    return [tuple(point) for point in line.get_xydata().round(6)]
+
+
+def looks(lines) -> set:
+    return {(to_hex(line.get_color()), str(line._unscaled_dash_pattern)) for line in lines}
 
 
 def test_an_evaluation_is_the_mean_of_its_games(csv):
     # -21 and -19: deviation 2 ** 0.5, of two games
     expected = [(0.5, 100_000, -20.0, 1.0), (1.0, 200_000, 1.0, np.nan)]
-    np.testing.assert_allclose(plot.read_evaluations(csv), expected)
+    evaluations, training = plot.read_file(csv)
+    np.testing.assert_allclose(evaluations, expected)
+    assert training == {}
 
 
 @pytest.mark.parametrize(("x", "expected"), [("steps", [0.1, 0.2]), ("hours", [0.5, 1.0])])
@@ -46,29 +74,136 @@ def test_the_points_are_those_of_the_csv(csv, x, expected):
     assert "human: 14.6" in [text.get_text() for text in axes.texts]
 
 
-def test_each_curve_has_its_own_look_and_name(csv, tmp_path):
+def test_a_reference_has_its_name_within_the_axes(csv):
+    for score in (-21.0, 1.0, 2.0, 50.0):
+        low, high = figure(csv, "--reference", f"human={score}").get_ylim()
+        assert low + (high - low) / 50 < score < high - (high - low) / 30
+
+
+@pytest.mark.parametrize(("x", "at"), [("steps", [0.05, 0.1, 0.15]), ("hours", [0.25, 0.5, 0.75])])
+def test_training_games_are_a_dashed_line_of_the_mean_over_the_last(
+    csv, training, x, at, monkeypatch
+):
+    monkeypatch.setattr(plot, "GAMES", 2)
+    games, evaluations, line = figure(csv, "--x", x, "--smooth", "1").lines
+    assert points(games) == list(zip(at, [-21, -19.5, -15], strict=True))
+    assert games.is_dashed()
+    assert not line.is_dashed()
+    assert games.get_color() == line.get_color() == evaluations.get_color()
+    [alone] = figure(training, "--x", x, "--smooth", "1").lines
+    assert points(alone) == points(games)
+
+
+def test_several_games_of_one_step_are_one_point(training):
+    checkpoint.append_csv(training, [(2700.0, 150_000, 3.0, 9), (2700.0, 150_000, 6.0, 9)])
+    [line] = figure(training).lines
+    assert points(line)[2:] == [(0.15, -8.4)]
+
+
+def test_many_training_games_are_few_points_from_the_first_to_the_last(tmp_path):
+    path = tmp_path / "Pong-v0.training.csv"
+    checkpoint.append_csv(path, [(i, i * 1000, float(i % 10), 1000) for i in range(1, 20_001)])
+    [line] = figure(path).lines
+    assert len(points(line)) == plot.POINTS
+    assert (points(line)[0], points(line)[-1]) == ((0.001, 1.0), (20.0, 4.5))
+
+
+def test_a_run_is_named_once_by_whichever_of_its_files_it_is_given(csv, training):
+    both = [
+        "Pong-v0",
+        "greedy: evaluations, with standard error; mean of the last 5",
+        "sampled: training games, mean of the last 100",
+    ]
+    assert legend(csv) == legend(csv, training) == legend(training, csv) == both
+    assert legend(training) == [both[0], both[2]]
+    assert len(figure(training, csv).lines) == 3
+    assert legend(csv, training, "--label", "a", "--smooth", "1") == [
+        "a",
+        "greedy: evaluations, with standard error",
+        "sampled: training games, mean of the last 20",
+    ]
+    training.unlink()
+    assert legend(csv) == both[:2]
+
+
+def test_a_run_before_its_first_evaluation_shows_its_training_games(csv, training):
+    csv.write_text("seconds,agent_steps,score,length\n")
+    assert len(figure(csv).lines) == 1
+
+
+def test_damaged_lines_are_left_out(csv, training):
+    for path in (csv, training):
+        path.write_bytes(path.read_bytes() + b"\xff\xfe\0\r\n7.5,1")
+    assert len(figure(csv).lines) == 3
+    training.write_bytes(b"\xff\xfe\0")
+    assert len(figure(csv).lines) == 2
+
+
+def test_each_run_has_its_own_look_and_name(csv, training, tmp_path):
     others = [tmp_path / str(i) / "Pong-v0.csv" for i in range(8)]
     for path in others:
         path.parent.mkdir()
-        path.write_bytes(csv.read_bytes())
-    axes = figure(*others)
-    lines = axes.lines[1::2]
-    assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in lines}) == 8
-    assert len({text.get_text() for text in axes.get_legend().get_texts()}) == 8
-    labelled = figure(others[0], others[1], "--label", "seed 1", "--label", "seed 2")
-    assert [text.get_text() for text in labelled.get_legend().get_texts()] == ["seed 1", "seed 2"]
+        for file in (csv, training):
+            path.with_name(file.name).write_bytes(file.read_bytes())
+    lines = figure(*others).lines
+    assert len(looks(lines[0::3])) == len(looks(lines[2::3])) == 8
+    assert len(looks([*lines[0::3], *lines[2::3]])) == 16
+    assert len(set(legend(*others))) == 8 + 2
+    assert legend(others[0], others[1], "--label", "seed 1", "--label", "seed 2")[:2] == [
+        "seed 1", "seed 2"
+    ]  # fmt: skip
 
 
-def test_the_legend_says_what_the_line_is(csv):
-    def legend(*smooth):
-        return figure(csv, *smooth).get_legend().get_title().get_text()
+@pytest.mark.parametrize("path", CURVES, ids=lambda path: path.name)
+def test_every_published_curve_can_be_drawn(path):
+    lines = figure(path).lines
+    for line in lines:
+        assert len(line.get_xdata()) > 1
+        assert np.isfinite(line.get_xydata()).all()
+    header, *rows = csv_module.reader(path.read_text().splitlines())
+    if header[0] == "run":
+        assert len(lines) == len({row[0] for row in rows})
+    elif path.name.endswith(".training.csv"):
+        assert len(lines) == 1
+    else:
+        assert len(lines) == 2 + path.with_name(f"{path.stem}.training.csv").exists()
 
-    assert legend() == "points: evaluations, with standard error\nlines: mean of the last 5"
-    assert legend("--smooth", "1") == "points: evaluations, with standard error"
+
+def test_means_over_groups_of_games_weigh_as_many_as_they_are_of(tmp_path, capsys):
+    path = tmp_path / "Pong-v4.csv"
+    path.write_text(
+        "run,agent_steps,games,mean_score\n"
+        'one,100000,30,-20\n"two, faster",100000,10,-19\n\none,200000,90,-10\n'
+        "one,250000\none,300000,120,0\n"
+    )
+    one, two = figure(path).lines
+    assert points(one) == [(0.1, -20), (0.2, -12.5), (0.3, 0)]
+    assert points(two) == [(0.1, -19)]
+    assert legend(path) == [
+        "Pong-v4: one", "Pong-v4: two, faster",
+        "sampled: training games, mean of the last 100 or more",
+    ]  # fmt: skip
+    assert plot.main([str(path), "--x", "hours", "-o", str(tmp_path / "a.png")]) == 2
+    assert "Pong-v4: one: its file has no times; give --x steps" in capsys.readouterr().err
 
 
 def test_a_running_mean_looks_back_only():
     np.testing.assert_allclose(plot.running_mean(np.arange(5.0), 3), [0, 0.5, 1, 2, 3])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_running_mean_over_groups_is_that_over_the_fewest_that_are_enough(seed):
+    rng = np.random.default_rng(seed)
+    values, games, count = rng.normal(size=40), rng.integers(1, 9, 40), int(rng.integers(1, 60))
+
+    def slowly(i: int) -> float:
+        begin = i
+        while begin > 0 and games[begin : i + 1].sum() < count:
+            begin -= 1
+        return np.average(values[begin : i + 1], weights=games[begin : i + 1])
+
+    expected = [slowly(i) for i in range(40)]
+    np.testing.assert_allclose(plot.running_mean(values, count, games), expected)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
@@ -83,11 +218,14 @@ def test_a_picture_is_written(csv, tmp_path, suffix):
     ("arguments", "message"),
     [
         (["missing.csv"], "no such file"),
-        (["empty.csv"], "no evaluated games"),
-        (["binary.csv"], "cannot be read"),
+        (["empty.csv"], "no games of a run in it"),
+        (["binary.csv"], "no games of a run in it"),
+        (["table.csv"], "no games of a run in it"),
+        (["means.csv"], "no games of a run in it"),
+        (["."], "no such file"),
         (["Pong-v0.csv", "-o", "a.txt"], "png"),
         (["Pong-v0.csv", "-o", "nowhere/a.png"], "nowhere"),
-        (["Pong-v0.csv", "--label", "a", "--label", "b"], "2 labels"),
+        (["Pong-v0.csv", "--label", "a", "--label", "b"], "1 runs, but 2 labels"),
         (["Pong-v0.csv", "--reference", "human"], "NAME=SCORE"),
         (["Pong-v0.csv", "--reference", "human=nan"], "nan"),
     ],
@@ -95,7 +233,9 @@ def test_a_picture_is_written(csv, tmp_path, suffix):
 def test_wrong_input_is_one_line(arguments, message, csv, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.csv").write_text("seconds,agent_steps,score,length\n")
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00" * 100_000)
+    (tmp_path / "table.csv").write_text("name,age\nA,1\n")
+    (tmp_path / "means.csv").write_text("run,agent_steps,games,mean_score\na,1,0,3\nb,1,nan,1\n")
     if "-o" not in arguments:
         arguments = [*arguments, "-o", "a.png"]
     try:
