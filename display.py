@@ -5,6 +5,7 @@ import math
 import os
 import re
 import signal
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,12 @@ from rich.text import Text
 
 import checkpoint
 from monitor import Figures, Window
-from utils import ERROR, format_time
+from utils import ERROR, count, format_time
 
 REFRESH_SECONDS = 1
 LEARNING_SECONDS, SCORE_SECONDS = 30, 300  # of the means that are shown
+RECENT = 10  # evaluations of the mean that is shown
+CLEARLY = 3  # standard errors of a difference
 MAX_WIDTH = 100  # columns
 # The alternate screen, empty and without cursor; the ordinary one with its cursor.
 ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h\x1b[H\x1b[?25l", b"\x1b[?1049l\x1b[?25h"
@@ -70,6 +73,22 @@ def number(value: float, form: str = ".2f") -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
+def points(score: float) -> str:
+    """A score, to a tenth: '-20.5', '1,200'; a dash for nan."""
+    return number(score, ",.1f").removesuffix(".0")
+
+
+def beats_first(evaluations: np.ndarray) -> bool:
+    """Whether one of the evaluations, rows of checkpoint.by_evaluation, is clearly above the first.
+
+    Those of a single game have no standard error: any that is higher counts.
+    """
+    if not len(evaluations):
+        return False
+    scores, errors = evaluations[:, 2], np.nan_to_num(evaluations[:, 3])
+    return bool((scores - scores[0] > CLEARLY * np.hypot(errors, errors[0])).any())
+
+
 class Display:
     """Shows a run on the terminal's alternate screen, which leaves what was there before as it was.
 
@@ -86,8 +105,11 @@ class Display:
         self.learning = Window(self.server, LEARNING_SECONDS)
         self.playing = Window(self.server, SCORE_SECONDS)
         rows = checkpoint.read_csv(run.files.csv)  # of earlier sessions
-        self.scores = checkpoint.by_evaluation(rows)[:, 2].tolist()  # one per evaluation
+        evaluations = checkpoint.by_evaluation(rows)
+        self.scores = evaluations[:, 2].tolist()  # one per evaluation
         self.evaluations = 0  # of this session, in self.scores
+        # Whether it plays as it began, by chance.
+        self.is_new = run.description["loaded"] is None and not beats_first(evaluations)
         self.started = time.monotonic()
         self.next_update = 0.0
         self.state = "starting"
@@ -126,7 +148,7 @@ class Display:
     def errors(self) -> list[str]:
         """Lines about errors that any process has written into the log."""
         lines = read_lines(self.run.files.log, self.log_start)
-        return [line + "\n" for line in lines if f" : {ERROR}" in line]
+        return [line for line in lines if f" : {ERROR}" in line]
 
     def stopping(self) -> None:
         self.state, self.next_update = "stopping", 0.0
@@ -144,6 +166,9 @@ class Display:
         if evaluation["evaluations"] > self.evaluations:
             self.evaluations = int(evaluation["evaluations"])
             self.scores.append(float(evaluation["last_score"]))
+            with contextlib.suppress(OSError):  # then it stays new until the next evaluation
+                rows = checkpoint.read_csv(self.run.files.csv) if self.is_new else []
+                self.is_new &= not beats_first(checkpoint.by_evaluation(rows))
         if not in_foreground(self.console):
             return
         with contextlib.suppress(OSError):  # the terminal has gone; the run goes on
@@ -160,12 +185,14 @@ class Display:
         free = height - len(self.console.render_lines(view, options))
         if free < 2:
             return view
-        rows = []
+        rows: list[Text] = []
         for line in read_lines(self.run.files.log, self.log_start, 300 * free)[-free:]:
             style = "red" if f" : {ERROR}" in line else "dim"
             line = re.sub(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d),\d{3} : ", r"\1 ", line)
-            rows.append(Text(line[:width], style, no_wrap=True))
-        return Group(view, *rows)
+            indent = " " * len("hh:mm:ss ") if width > 40 else ""
+            parts = textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
+            rows += [Text(part, style, no_wrap=True) for part in parts]
+        return Group(view, *rows[-free:])
 
     def _view(self) -> Panel:
         args, server = self.args, self.server
@@ -173,23 +200,26 @@ class Display:
         width = min(width, MAX_WIDTH)
         learning, playing = self.learning.read(), self.playing.read()
         best = float(server.evaluation["best_score"])
-        last = self.scores[-1] if self.scores else math.nan
 
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis")
-        table.add_row("agent steps", self._progress())
+        table.add_row("steps", self._progress())
         table.add_row("speed", f"{learning.speed:,.0f} steps/s" + self._remaining(learning))
-        mean = float(np.mean(self.scores)) if self.scores else math.nan
-        table.add_row(
-            "score",
-            f"[bold]last {number(last, 'g')}[/]   mean {number(mean)}   best {number(best, 'g')}"
-            f"   [dim]of {args.eval_episodes} greedy games each[/]",
-        )
+        recent = self.scores[-RECENT:]
+        score = "none yet"
+        if recent:
+            score = f"[bold]last {points(recent[-1])}[/]   mean of {len(recent)} "
+            score += f"{points(np.mean(recent))}   best {points(best)}"
+        games = count(args.eval_episodes, "greedy game")
+        table.add_row("score", f"{score}   [dim]{games} each[/]")
+        if self.is_new:
+            near = f", here near {points(self.scores[0])}" if self.scores else ""
+            table.add_row("", f"[dim]a new agent plays as by chance{near}[/]")
         table.add_row(
             "training",
             f"score {number(playing.score)}   length {number(playing.length, '.0f')}"
-            f"   [dim]of {playing.games} games with sampled actions[/]",
+            f"   [dim]of {count(playing.games, 'game')} with sampled actions[/]",
         )
         table.add_row(
             "policy", f"entropy {number(learning.entropy)}   value {number(learning.value)}"
@@ -213,7 +243,7 @@ class Display:
     def _add_processes(self, table: Table) -> None:
         args = self.args
         alive = self.processes.workers_alive()
-        workers = f"{alive} of {args.workers} alive, {args.envs_per_worker} games each"
+        workers = f"{alive} of {args.workers} alive, {count(args.envs_per_worker, 'game')} each"
         table.add_row("workers", workers if alive == args.workers else f"[bold red]{workers}[/]")
         saved = "-"
         if self.run.has_saved:

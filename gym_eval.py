@@ -39,6 +39,7 @@ from rich.progress import (
 from rich.text import Text
 
 import checkpoint
+import kernels
 from display import can_show
 from environment import (
     CROP_TABLE,
@@ -66,6 +67,7 @@ from utils import (
     game_seed,
     seed_int,
     positive_int,
+    say,
     setup_logger,
 )
 
@@ -348,7 +350,8 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     make = functools.partial(make_env, args.env, config, skip_rate, args.max_episode_length)
     actions = make().action_meanings
     model = build_model(path, state_dict, description, actions, args.hidden_size)
-    slow_because = "" if args.plain else why_plain(model)
+    with kernels.announced(say):
+        slow_because = "" if args.plain else why_plain(model)
     plain = args.plain or bool(slow_because)
     normalizer = None
     if description:

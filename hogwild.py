@@ -131,6 +131,10 @@ class Hogwild:
         self.first_step = first_step
         self.first_second = first_second
         self.max_steps = max_steps
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """The training time of this session begins now, for processes that are made from now on."""
         self.started = time.monotonic()  # one clock for all processes of a machine
 
     def for_process(self, rank: int | None = None) -> "Hogwild":

@@ -21,6 +21,8 @@ Numba has no vector type, so the inner loops are written in LLVM's language (the
 their sums stay in as many vector registers as the machine has.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +30,7 @@ import numpy as np
 try:
     from llvmlite import binding, ir
     from numba import config, njit, types
-    from numba.core import cgutils
+    from numba.core import cgutils, event
     from numba.extending import intrinsic
 
     # Why nothing can be compiled, for the person at the keyboard; empty where it can.
@@ -907,3 +909,27 @@ def add_linear(x, envs, w, rows, length, out):
             _products4(x, env * length, w, w_at, length, out, env * rows + row, rows)
         for env in range(first + 4 * blocks, envs):
             _products1(x, env * length, w, w_at, length, out, env * rows + row, rows)
+
+
+@contextlib.contextmanager
+def announced(tell: Callable[[str], None]) -> Iterator[None]:
+    """Call `tell` with a line if kernels must be compiled, not just loaded, before the first is."""
+    if not HAVE_NUMBA:
+        yield
+        return
+
+    class Notice(event.Listener):
+        told = False
+
+        def on_start(self, event):
+            if not self.told:
+                self.told = True
+                kept = features.stats.cache_path is not None
+                text = "about half a minute, the first time only"
+                tell(f"compiling the kernels; {text if kept else 'no folder can keep them'}")
+
+        def on_end(self, event):
+            pass
+
+    with event.install_listener("numba:compile", Notice()):
+        yield

@@ -9,16 +9,25 @@ from stopping import STOP_SIGNALS, StopSignal
 if __name__ == "__main__":
     stop_signal = StopSignal(at_once=True).install()  # the imports take seconds
 
-import utils  # noqa: F401, I001  # before torch: sets the number of threads
+import utils  # noqa: I001  # before torch: sets the number of threads
+import contextlib
+
 import options
 
 if __name__ == "__main__":
-    options.build_parser().parse_args()  # --help and misspelt options end before torch is there
+    with contextlib.suppress(ValueError):  # main() says what is wrong
+        given = options.parse(None)  # --help and misspelt options end before torch is there
+        if not given.quiet:
+            workers = utils.count(given.workers, "worker")
+            games = utils.count(given.envs_per_worker, "game")
+            what = "resuming" if given.resume else f"{workers} x {games}; starting"
+            utils.say(f"main.py: {given.env}, {what}")
 
 import argparse
-import contextlib
+import collections
 import functools
 import logging
+import math
 import multiprocessing.connection
 import os
 import signal
@@ -38,16 +47,16 @@ import network
 from display import Display, can_show
 from hogwild import Hogwild
 from monitor import Figures, Snapshot, require
-from run import Run, load_options, make_folders
+from run import Run, load_options, make_folders, what_next
 from test import test_process
 from train import train_process
-from utils import Output, available_cores, close_logger, format_time, setup_logger
+from utils import Output, available_cores, close_logger, format_time, say, setup_logger
 
 # fork can hang once torch has started threads; spawn imports torch once for every process.
 START_METHOD = (
     "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
 )
-PROGRESS_SECONDS = (10, 60)  # until the first line about the speed; then between lines
+PROGRESS_SECONDS = (5, 60)  # from the first update to a line about the speed; then between lines
 STOP_SECONDS = 8  # for the processes to end by themselves
 MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
 REPLACEMENT_SECONDS = 600
@@ -80,7 +89,9 @@ class Processes:
                 )
             )
         self.running: list[multiprocessing.Process] = []
-        self.replaced: list[float] = []  # when, at most REPLACEMENT_SECONDS ago
+        self.replaced: list[tuple[float, str]] = []  # when, at most REPLACEMENT_SECONDS ago; which
+        # The last words of a process: where a display has the terminal, they are in the log.
+        self.reasons = f"why is {'' if errors_to else 'above, the log '}in {run.files.log}"
         self.plain = args.plain
         self.stop_signal = stop_signal
         stop_signal.children = self.running
@@ -109,9 +120,16 @@ class Processes:
             if process.is_alive():
                 continue
             now = time.monotonic()
-            self.replaced = [t for t in self.replaced if now - t < REPLACEMENT_SECONDS] + [now]
+            recent = [(t, name) for t, name in self.replaced if now - t < REPLACEMENT_SECONDS]
+            self.replaced = [*recent, (now, process.name)]
             if len(self.replaced) > MAX_REPLACEMENTS:
-                logger.error(f"{process.name} died, exit code {process.exitcode}; giving up")
+                deaths = collections.Counter(name for _, name in self.replaced)
+                logger.error(
+                    f"{process.name} died, exit code {process.exitcode}; giving up after "
+                    f"{len(self.replaced)} deaths in {now - self.replaced[0][0]:.0f} s ("
+                    + ", ".join(f"{name}: {n}" for name, n in deaths.most_common())
+                    + f"); {self.reasons}"
+                )
                 return False
             logger.error(f"{process.name} died, exit code {process.exitcode}; starting another")
             self.running[i] = _start(self.makers[i]())
@@ -160,7 +178,7 @@ def watch(
     """Until the run is over: replace what dies, save, report. False if it had to be given up."""
     server, args = run.server, run.args
     started, last = time.monotonic(), Snapshot.of(server)
-    next_report = started + PROGRESS_SECONDS[0]
+    next_report = math.inf  # until the first update
     while True:
         processes.wait(0.2)
         if stop_signal.received or server.stopped:
@@ -175,6 +193,9 @@ def watch(
             return False
         run.write_games(logger)
         run.save_when_due(logger)
+        if next_report == math.inf and server.has_learned:
+            logger.info(f"first update after {server.seconds - server.first_second:.0f} s")
+            last, next_report = Snapshot.of(server), now + PROGRESS_SECONDS[0]
         if now >= next_report:
             snapshot = Snapshot.of(server)
             logger.info(progress_line(server, Figures.between(last, snapshot)))
@@ -227,6 +248,7 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
             f"python main.py --env {run.args.env} --workers {cores} "
             f"--envs-per-worker {-(-games // cores)}"
         )
+    run.server.start_clock()
     processes = Processes(run, stop_signal, output)
     display = Display(run, processes, console) if output is Output.DISPLAY else None
     healthy = False
@@ -249,11 +271,14 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
             processes.stop(run.server)
     if display:  # errors and the last line are for the terminal as well
         stop_signal.before_exit = None
-        with contextlib.suppress(OSError):  # the terminal may have gone
-            print(*display.errors(), sep="", end="", flush=True)
+        for line in display.errors():
+            say(line)
         logger = setup_logger(run.files.log.name, run.files.log)
     saved = finish(run, logger, healthy and not processes.replaced)
     run.write_tensorboard(logger, last=True)
+    if saved and run.server.has_learned and not run.args.quiet:
+        for line in what_next(run):
+            say(line)
     return 0 if saved and healthy else 1
 
 
@@ -315,9 +340,9 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             return _fail(str(error))
         if not args.quiet:
             for old, new in run.set_aside:
-                print(f"{old} of an earlier run is now {new.name}")
+                say(f"{old} of an earlier run is now {new.name}")
             for path, kept in run.damaged:
-                print(f"{path} had lines that are no rows; as it was, it is now {kept.name}")
+                say(f"{path} had lines that are no rows; as it was, it is now {kept.name}")
         return run_to_end(run, stop_signal, slow_because)
     finally:
         lock.release()
@@ -331,13 +356,8 @@ def choose_network(args: argparse.Namespace, model: torch.nn.Module) -> str:
     """
     if args.plain:
         return ""
-    if network.fits_kernels(model) and not args.quiet:
-        cache = kernels.features.stats.cache_path
-        if cache is None:
-            print("compiling the kernels; no folder can keep them", flush=True)
-        elif not any(Path(cache).glob("kernels.*.nbi")):
-            print("compiling the kernels; a few seconds, the first time only", flush=True)
-    reason = network.why_plain(model)
+    with contextlib.nullcontext() if args.quiet else kernels.announced(say):
+        reason = network.why_plain(model)
     args.plain = bool(reason)
     return reason
 

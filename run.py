@@ -28,6 +28,7 @@ from hogwild import FinishedGames, Hogwild, require_shared_memory
 from model import flatten_parameters, make_model
 from monitor import TensorBoard
 from shared_optim import SharedAdam, SharedRMSprop
+from utils import count
 
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
 
@@ -289,3 +290,42 @@ def make_folders(*folders: str) -> None:
             raise ValueError(f"{existing}: no permission to write")
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
+
+
+def what_next(run: Run) -> list[str]:
+    """After a run that has saved: what ENV.dat holds, and the commands that one wants now."""
+    args, server, model = run.args, run.server, run.files.model
+    parser = options.build_parser()
+
+    def given(name: str, option: str) -> list[str]:
+        value = getattr(args, name)
+        return [] if value == parser.get_default(name) else [option, value]
+
+    def command(script: str, *arguments: str) -> str:  # with Python and folder as they were typed
+        path = Path(sys.argv[0]).parent / script
+        return shlex.join([sys.orig_argv[0], str(path), "--env", args.env, *arguments])
+
+    logs = given("log_dir", "--log-dir")
+    resume = [*given("save_model_dir", "--save-model-dir"), *logs]
+    if server.steps >= server.max_steps:
+        resume += ["--max-steps", "none"]
+    if args.target_score is not None and server.evaluation["last_score"] >= args.target_score:
+        resume += ["--target-score", "none"]
+    play = [*given("save_model_dir", "--load-model-dir"), *logs]
+    play += given("env_config", "--env-config")
+    go_on = f"continue:      {command('main.py', '--resume', *resume)}"
+    play_best = f"play the best: {command('gym_eval.py', *play)}"
+    play_last = f"play the last: {command('gym_eval.py', '--last', *play)}"
+    try:
+        _, held = checkpoint.load_model(model)
+    except ValueError as error:
+        return [str(error), go_on, play_last]
+    if not held or held["score"] is None:
+        return [f"{model} has the last weights: no evaluation counts yet", go_on, play_last]
+    games = count(held.get("episodes", args.eval_episodes), "game")
+    steps = held["agent_steps"]
+    best = (
+        f"{model} has the best weights: mean score {held['score']:g} of {games}, agent step "
+        f"{steps}, {server.steps - steps} before the last; none as good was evaluated since"
+    )
+    return [best, go_on, play_best, play_last]

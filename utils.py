@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
 
 import argparse
+import contextlib
 import enum
 import logging
 import math
@@ -109,6 +110,26 @@ def format_time(seconds: float) -> str:
     return f"{minutes // 60:02d}h {minutes % 60:02d}m {seconds:02d}s"
 
 
+def count(number: int, noun: str) -> str:
+    """'1 game', '2 games'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def say(text: str) -> None:
+    """Print a line at once, or nothing more if standard output cannot be written."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        _silence(sys.stdout)
+
+
+def _silence(stream) -> None:
+    """What is written to the stream from now on, and what it still holds, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 class StandardOutput(logging.StreamHandler):
     """Standard output; if its reader has gone (`| head`), nothing more is written, without a word.
 
@@ -121,12 +142,36 @@ class StandardOutput(logging.StreamHandler):
         super().__init__(sys.stdout)
 
     def handleError(self, record):
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
+        if isinstance(sys.exc_info()[1], OSError):
+            _silence(self.stream)
         else:
             super().handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """A log that is a file; if it cannot be written, one line says so and the program goes on.
+
+    terminal: gets that line; None if nobody may write there.
+    What a full disk did not take follows once there is room, as far as the file's buffer holds it.
+    """
+
+    def __init__(self, path: str, terminal: logging.Handler | None):
+        super().__init__(path, encoding="utf-8")
+        self.path, self.terminal = path, terminal
+
+    def handleError(self, record):
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif self.terminal:
+            text = f"cannot write {self.path}: {error.strerror}; going on without it"
+            line = logging.makeLogRecord({"levelno": logging.ERROR, "msg": text})
+            self.terminal.handle(line)
+            self.terminal = None  # once
+
+    def close(self):
+        with contextlib.suppress(OSError):  # what is in its buffer
+            super().close()
 
 
 class Lines(logging.Formatter):
@@ -163,10 +208,12 @@ def setup_logger(
     logger.setLevel(logging.INFO)
     logger.propagate = False
     close_logger(logger)  # of an earlier run in this process
-    handlers = [logging.FileHandler(path, encoding="utf-8")]
+    handlers: list[logging.Handler] = []
     if output is not Output.DISPLAY:
-        handlers.append(terminal or StandardOutput())
-        handlers[1].setLevel(logging.INFO if output is Output.LINES else logging.ERROR)
+        handlers = [terminal or StandardOutput()]
+        handlers[0].setLevel(logging.INFO if output is Output.LINES else logging.ERROR)
+    is_main = multiprocessing.parent_process() is None  # its children need not complain as well
+    handlers.insert(0, LogFile(path, handlers[0] if handlers and is_main else None))
     for handler in handlers:
         handler.setFormatter(Lines())
         logger.addHandler(handler)

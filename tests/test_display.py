@@ -25,7 +25,7 @@ from test_main import PROJECT, SMALL
 
 import checkpoint
 import display
-from display import Display, draw_curve, number, read_lines
+from display import Display, beats_first, draw_curve, number, points, read_lines
 from hogwild import (
     Hogwild,
 )
@@ -63,6 +63,27 @@ def test_numbers():
     assert (number(-1.234), number(math.nan), number(2.0, "g")) == ("-1.23", "-", "2")
 
 
+def test_scores_have_a_tenth_where_it_is_not_zero():
+    assert [points(x) for x in (-21.0, -20.96, 1234.5, math.nan)] == ["-21", "-21", "1,234.5", "-"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "answer"),
+    [
+        ([], False),
+        ([[-21, -21]], False),
+        ([[-21, -21], [-21, -20]], False),  # 0.5 +- 0.5 above
+        ([[-21, -21], [-17, -18], [-21, -21]], True),  # 3.5 +- 0.5
+        ([[60, 300], [240, 400]], False),
+        ([[0], [0]], False),
+        ([[0], [1]], True),  # single games
+    ],
+)
+def test_an_evaluation_clearly_above_the_first(scores, answer):
+    rows = [(9.0, step, score, 9) for step, games in enumerate(scores) for score in games]
+    assert beats_first(checkpoint.by_evaluation(rows)) == answer
+
+
 def test_lines_of_a_log_from_a_byte_on(tmp_path):
     log = tmp_path / "log"
     assert read_lines(log, 0) == []
@@ -72,13 +93,13 @@ def test_lines_of_a_log_from_a_byte_on(tmp_path):
     assert read_lines(log, 0, at_most=25) == ["line 998", "line 999"]
 
 
-def make_display(tmp_path, width: int, height: int, *options: str) -> Display:
+def make_display(tmp_path, width: int, height: int, *options: str, loaded=None) -> Display:
     args = complete(build_parser().parse_args(["--workers", "2", *options]))
     weights, _ = flatten_parameters(A3Clstm(3, hidden_size=8))
     run = SimpleNamespace(
         server=Hogwild(weights, SharedAdam, num_workers=2, first_step=1000),
         args=args, files=checkpoint.Files.of("Pong-v0", str(tmp_path), str(tmp_path)),
-        has_saved=True, saved_at=time.monotonic(),
+        has_saved=True, saved_at=time.monotonic(), description={"loaded": loaded},
     )  # fmt: skip
     processes = SimpleNamespace(workers_alive=lambda: 1)
     console = Console(
@@ -105,11 +126,46 @@ def test_the_display_shows_what_the_run_does(tmp_path):
     view.scores.append(-5.0)
     text = shown(view)
     for words in (
-        "1,500 of 3,000", "remaining", "last -5 ", "mean -10.00", "best -4.5", "score -15.00",
+        "1,500 of 3,000", "remaining", "last -5 ", "mean of 2 -10 ", "best -4.5", "score -15.00",
         "entropy 1.50", "value -0.50", "norm 25.0", "75 % clipped at 30", "1 of 2 alive",
         "-15.0", "0 s ago",
     ):  # fmt: skip
         assert words in text, f"{words} not in\n{text}"
+
+
+def test_the_mean_is_of_the_last_ten_evaluations(tmp_path):
+    view = make_display(tmp_path, 80, 24, "--eval-episodes", "1", "--envs-per-worker", "1")
+    view.scores = [100.0, *[2.0] * 5, *[4.0] * 5]
+    text = shown(view)
+    assert "last 4   mean of 10 3   best -   1 greedy game each" in text
+    assert "alive, 1 game each" in text
+    assert "none yet" in shown(make_display(tmp_path, 80, 24))
+
+
+def test_a_new_agent_is_excused_until_an_evaluation_clearly_beats_the_first(tmp_path):
+    excuse = "a new agent plays as by chance"
+    view = make_display(tmp_path, 80, 24)
+    assert excuse in shown(view)
+    for evaluation, (score, excused) in enumerate([(-21.0, True), (-21.0, True), (-15.0, False)]):
+        rows = [(9.0, 1000 + evaluation, score, 9)] * 8
+        checkpoint.append_csv(tmp_path / "Pong-v0.csv", rows)
+        view.server.evaluation["last_score"] = score
+        view.server.evaluation["evaluations"] += 1
+        view.next_update = 0
+        view.update()
+        assert (f"{excuse}, here near -21" in shown(view)) == excused
+    assert excuse not in shown(make_display(tmp_path, 80, 24))  # resumed
+    (tmp_path / "Pong-v0.csv").unlink()
+    assert excuse not in shown(make_display(tmp_path, 80, 24, loaded={}))
+
+
+def test_lines_of_the_log_are_broken_between_words(tmp_path):
+    view = make_display(tmp_path, 80, 40)
+    words = "Time 00h 00m 38s, " + "episode reward -20.25, " * 12
+    view.run.files.log.write_text(f"2026-01-02 03:04:05,678 : {words}\n" * 2)
+    text = shown(view).partition("03:04:05 ")[2]
+    assert [line.split() for line in text.split("03:04:05 ")] == [words.split()] * 2
+    assert "\n         episode reward" in text or "\n         reward -20.25" in text
 
 
 def test_an_evaluation_adds_to_the_curve(tmp_path):
@@ -370,3 +426,16 @@ def test_quiet_prints_nothing(tmp_path):
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert "stopped, saved" in (tmp_path / "logs/Pong-v0_log").read_text()
     assert list((tmp_path / "logs").glob("*.old-1"))
+
+
+def test_the_picture_of_the_display_is_of_a_real_run(tmp_path):
+    picture = tmp_path / "display.svg"
+    script = str(PROJECT / "benchmarks/picture_of_display.py")
+    options = ("--evaluations", "1", "-o", str(picture), "--", *SMALL, "--eval-interval", "0")
+    subprocess.run([sys.executable, script, *options], check=True, timeout=120)
+    svg = picture.read_text()
+    text = re.sub(r"<[^>]*>", "", svg).replace("&#160;", " ")
+    assert re.search(r"mean of 1 \S+ +best \S+ +2 greedy games each", text)
+    assert "2 of 2 alive, 1 game each" in text
+    assert "url(http" not in svg
+    assert len(svg) < 60_000

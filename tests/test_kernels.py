@@ -619,3 +619,18 @@ def test_the_outputs_of_a_row_do_not_depend_on_the_others():
         states = [torch.zeros_like(x).index_copy(0, here, x[here]) for x in (hx, cx)]
         for a, b in zip(net.evaluate(alone, *states, [row]), together, strict=True):
             assert torch.equal(a[row], b[row])
+
+
+@fast_only
+def test_that_something_is_compiled_is_said_once():
+    told = []
+    for _ in range(2):  # the second time there is nothing to compile
+        with kernels.announced(told.append):
+            add_one(1), add_one(1.0)
+    assert len(told) == 1
+    assert told[0].startswith("compiling the kernels; ")
+
+
+@kernels.njit()
+def add_one(x):
+    return x + 1

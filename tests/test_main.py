@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ import gym_eval
 import main
 import monitor
 from hogwild import GAMES_KEPT
-from run import Run, load_options
+from run import Run, load_options, what_next
 from stopping import REPEAT_SECONDS, StopSignal
 from utils import close_logger, setup_logger
 
@@ -119,6 +120,92 @@ def trained(short_run, tmp_path) -> Path:
     """A folder with the files of a short run that was evaluated at least once."""
     shutil.copytree(short_run, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+def output_of(folder: Path) -> str:
+    """What the run of short_run has printed."""
+    return next(folder.glob("output-*")).read_text()
+
+
+def test_a_run_says_at_once_that_it_starts_and_when_it_learns(short_run):
+    lines = output_of(short_run).splitlines()
+    assert lines[0] == "main.py: Pong-v0, 2 workers x 1 game; starting"
+    assert sum(" : first update after " in line for line in lines) == 1
+
+
+def test_the_first_line_does_not_wait_for_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit(3)")
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "main.py"), "--env", "Breakout-v0", "--resume"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stdout == "main.py: Breakout-v0, resuming\n"
+
+
+def test_the_commands_that_a_run_prints_at_its_end_work(trained, command):
+    pattern = r"^(continue|play the best|play the last): +(.*)$"
+    commands = dict(re.findall(pattern, output_of(trained), re.MULTILINE))
+    assert len(commands) == 3
+    python, script, *options = shlex.split(commands["continue"])
+    assert (python, script) == (sys.executable, str(PROJECT / "main.py"))
+    run = command(*options)
+    run.wait_for(lambda: "first update" in run.text())
+    assert run.interrupt() < 10
+    assert run.process.returncode == 0
+    steps = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")["steps"]
+    assert steps > 1000
+    play = commands["play the last"] + " --num-episodes 1 --max-episode-length 4"
+    subprocess.run(play, shell=True, cwd=trained, check=True, timeout=60)
+    assert json.loads((trained / "logs/Pong-v0_eval.json").read_text())["agent_steps"] == steps
+
+
+def test_the_end_of_a_run_says_what_the_best_weights_are(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    Path("trained_models").rename("my models")
+    options = ["--resume", "--max-steps", "9000", "--save-model-dir", "my models", "--log-dir", "l"]
+    run = Run(*load_options(options))
+    description = checkpoint.load_model(run.files.model)[1]
+    steps, server = description["agent_steps"], run.server
+    server.report(0, steps=9000 - server.steps)
+    held, go_on, play, last = what_next(run)
+    assert held == (
+        f"my models/Pong-v0.dat has the best weights: mean score {description['score']:g} of 2 "
+        f"games, agent step {steps}, {9000 - steps} before the last; none as good was evaluated "
+        "since"
+    )
+    assert go_on.endswith("--resume --save-model-dir 'my models' --log-dir l --max-steps none")
+    crops = f"--env-config {PROJECT / 'config.json'}"
+    assert play.endswith(f"--env Pong-v0 --load-model-dir 'my models' --log-dir l {crops}")
+    assert last.endswith(f"--env Pong-v0 --last --load-model-dir 'my models' --log-dir l {crops}")
+    checkpoint.save_model(run.files.model, run.model.state_dict(), description | {"score": None})
+    held, _, last = what_next(run)
+    assert held == "my models/Pong-v0.dat has the last weights: no evaluation counts yet"
+    assert "--last" in last
+
+
+def test_training_time_begins_when_the_processes_start(tmp_path, monkeypatch):
+    runs = []
+
+    def compile_for_an_hour(args, model):
+        runs[0].server.started -= 3600
+        return ""
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "Run", lambda *options: runs.append(Run(*options)) or runs[0])
+    monkeypatch.setattr(main, "choose_network", compile_for_an_hour)
+    assert main.main([*SMALL, "--max-steps", "100"], StopSignal()) == 0
+    assert 0 < checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["seconds"] < 600
+
+
+def test_a_line_about_the_speed_follows_the_first_update(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "PROGRESS_SECONDS", (0, 600))
+    assert main.main([*SMALL, "--max-steps", "1000"], StopSignal()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    learning = next(i for i, line in enumerate(lines) if "first update after" in line)
+    assert re.search(r"agent steps \d+, [\d.]+ steps/s, \d+ training games", lines[learning + 1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -372,7 +459,12 @@ def test_a_run_whose_processes_keep_dying_saves_and_ends_with_an_error(tmp_path,
     run.wait_for(kill_again, 120)
     assert run.process.returncode == 1
     assert len(killed) == main.MAX_REPLACEMENTS + 1
-    assert "giving up" in run.text()
+    deaths = main.MAX_REPLACEMENTS + 1
+    assert re.search(
+        rf"worker 0 died, exit code -9; giving up after {deaths} deaths in \d+ s "
+        rf"\(worker 0: {deaths}\); why is above, the log in logs/Pong-v0_log\n",
+        run.text(),
+    )
     assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
 
 

@@ -1,0 +1,117 @@
+"""The table of results in the README, from the descriptions of the published models.
+
+    python benchmarks/results.py                            # print the table
+    python benchmarks/results.py --add logs/Pong-v0_eval.json   # first add an evaluation of a model
+
+An evaluation is what gym_eval.py wrote about one of the published models. It is added to the
+description beside those weights (key "results"), in place of an earlier one with the same policy
+and seed.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import utils  # isort: skip  # before torch: sets the number of threads
+
+import json
+import tomllib
+
+import checkpoint
+
+MODELS = Path(__file__).parents[1] / "trained_models"
+REFERENCES = Path(__file__).with_name("references.toml")
+KEYS = ("policy", "seed", "episodes", "mean", "standard_error", "best")
+HEADER = """\
+| id | random play | greedy | sampled | best | classic | agent steps | hours |
+|---|---|---|---|---|---|---|---|"""
+
+
+def published() -> list[Path]:
+    """The descriptions of the models in the table, those of further seeds left out."""
+    return sorted([*MODELS.glob("published/*.json"), *MODELS.glob("*-v0.json")])
+
+
+def add(evaluation: Path) -> None:
+    """ValueError: one line, if it is no evaluation of a published model."""
+    try:
+        found = json.loads(evaluation.read_text(encoding="utf-8"))
+        result = {key: found[key] for key in KEYS}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{evaluation}: no evaluation of gym_eval.py ({error!r})") from None
+    for path in published():
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if description["sha256"] == found["sha256"]:
+            break
+    else:
+        raise ValueError(f"{evaluation}: of weights that are not published")
+    others = [
+        other
+        for other in description.get("results", [])
+        if (other["policy"], other["seed"]) != (result["policy"], result["seed"])
+    ]
+    description["results"] = sorted([*others, result], key=lambda r: (r["policy"], r["seed"]))
+    text = json.dumps(description, indent=2) + "\n"
+    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def number(value: float) -> str:
+    """One decimal below 1,000, none above."""
+    return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def score(mean: float, error: float) -> str:
+    return f"{number(mean)} ± {error:.1f}" if abs(mean) < 1000 else f"{mean:,.0f} ± {error:.0f}"
+
+
+def hours(description: dict | None) -> float:
+    """Training time down the chain of "loaded"."""
+    seconds = 0.0
+    while description:
+        seconds, description = seconds + description["seconds"], description["loaded"]
+    return seconds / 3600
+
+
+def row(description: dict, references: dict) -> str:
+    env_id, results = description["env"], description["results"]
+
+    def of(policy: str) -> str:
+        found = [r for r in results if r["policy"] == policy]
+        text = " and ".join(score(r["mean"], r["standard_error"]) for r in found)
+        return f"**{text}**" if policy == description["policy"] else text
+
+    def reference(kind: str) -> str:
+        return score(*references[kind][env_id]) if env_id in references[kind] else ""
+
+    steps = checkpoint.all_steps(description) / 1e6
+    cells = (
+        env_id, reference("random"), of("greedy"), of("sampled"),
+        number(max(r["best"] for r in results)), reference("classic"),
+        f"{steps:.1f} M", f"{hours(description):.1f}",
+    )  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def table() -> list[str]:
+    references = tomllib.loads(REFERENCES.read_text(encoding="utf-8"))
+    descriptions = [json.loads(path.read_text(encoding="utf-8")) for path in published()]
+    order = list(references["random"])
+    descriptions.sort(key=lambda d: order.index(d["env"]))
+    return [*HEADER.split("\n"), *(row(d, references) for d in descriptions)]
+
+
+def main() -> None:
+    parser = utils.LineParser(prog=Path(__file__).name, description=__doc__.split("\n")[0])
+    parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="ENV_eval.json")
+    args = parser.parse_args()
+    try:
+        for evaluation in args.add:
+            add(evaluation)
+    except ValueError as error:
+        parser.error(str(error))
+    print("\n".join(table()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Lines for the terminal and the log, where one of them cannot be written."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import utils
+from utils import Output, close_logger, setup_logger
+
+PROJECT = Path(utils.__file__).parent
+FULL = Path("/dev/full")  # every write fails as on a full disk
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="Linux has it")
+
+
+def test_counted_nouns():
+    assert [utils.count(n, "game") for n in (0, 1, 2)] == ["0 games", "1 game", "2 games"]
+
+
+@needs_full
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        (Output.LINES, ["cannot write", "first", "second", "error: third"]),
+        (Output.QUIET, ["cannot write", "error: third"]),
+        (Output.DISPLAY, []),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_one_line_and_stops_nobody(capsys, output, shown):
+    logger = setup_logger("full", str(FULL), output)
+    logger.info("first")
+    logger.info("second")
+    logger.error("third")
+    close_logger(logger)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    for words, line in zip(shown, lines, strict=True):
+        assert words in line
+    if shown:
+        told = "error: cannot write /dev/full: No space left on device; going on without it"
+        assert captured.out.count(told) == 1
+
+
+def test_what_a_full_disk_did_not_take_follows_once_there_is_room(tmp_path, capsys):
+    class Disk(io.FileIO):
+        full = True
+
+        def write(self, data):
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    path = tmp_path / "log"
+    logger = setup_logger("room", str(path))
+    disk = Disk(path, "a")
+    logger.handlers[0].setStream(io.TextIOWrapper(io.BufferedWriter(disk)))
+    logger.info("first")
+    assert path.read_text() == ""
+    disk.full = False
+    logger.info("second")
+    close_logger(logger)
+    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["first", "second"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["closed pipe", pytest.param("full disk", marks=needs_full)])
+def test_output_that_cannot_be_written_stops_nobody(tmp_path, where):
+    if where == "full disk":
+        stdout = os.open(FULL, os.O_WRONLY)
+    else:
+        reader, stdout = os.pipe()
+        os.close(reader)
+    code = "import utils; utils.say('a'); utils.setup_logger('x', 'log').info('b'); utils.say('c')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)}, timeout=60,
+    )  # fmt: skip
+    os.close(stdout)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "log").read_text().endswith("b\n")
