@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from environment import game_name, known_env_ids
+
 TRAINING_ENDING = ".training.csv"  # after the name of the environment
 
 
@@ -77,6 +79,10 @@ class Files(NamedTuple):
         return [path for folder in folders for path in folder.glob(f"{name}.*.tmp")]
 
 
+RUNS = "trained_models/"  # where runs leave their models, in the current folder
+PUBLISHED = Path(__file__).parent / "trained_models" / "published"  # no run writes there
+
+POLICIES = ("greedy", "sampled")  # the most probable action, or one drawn from the policy
 DESCRIPTION_TYPES = {  # of what is read from ENV.json
     "sha256": str,
     "normalizer": dict,
@@ -140,7 +146,8 @@ def describe(
 ) -> dict:
     """The content of ENV.json: the run's description and where in it the weights were taken.
 
-    score: mean over the games of one evaluation; None for weights that were not evaluated.
+    score: mean over the games of one evaluation, played with the policy that the description
+        names; None for weights that were not evaluated.
     """
     return {
         **description,
@@ -170,6 +177,54 @@ def all_steps(description: dict | None) -> int | None:
         if description is None:
             return steps
     return None
+
+
+def find_model(
+    folder: str | None, name: str, published: bool = False, last: bool = False
+) -> Path:
+    """Which file has the weights for `name`: a run's own ones, else the published ones.
+
+    folder: of the run, named by the user, and then nothing stands in for it; None is RUNS.
+    published: the published ones are wanted.  last: a run's last ones are, its checkpoint.
+    ValueError: one line that says what there is and what to do.
+    """
+    own = Path(folder or RUNS, f"{name}.dat")
+    here = Path.cwd()
+    models = PUBLISHED.relative_to(here) if PUBLISHED.is_relative_to(here) else PUBLISHED
+    shipped = models / own.name
+    if last and published:
+        raise ValueError("published weights have no checkpoint for --last to play; leave it out")
+    if last:
+        path = own.with_suffix(".ckpt")
+        if not path.exists():
+            others = [p for p in ((own,) if folder else (own, shipped)) if p.exists()]
+            hint = f"; without --last, {others[0]} is played" if others else ""
+            raise ValueError(f"{path}: no such file; --last plays the checkpoint of a run{hint}")
+        return path
+    if not published and (folder or own.exists()):
+        return own
+    if not shipped.exists():
+        names = ", ".join(sorted(path.stem for path in models.glob("*.dat"))) or "none"
+        missing = "" if published else f"{own}: no such file; "
+        raise ValueError(
+            f"{missing}no weights of {name} are published (there are: {names}); "
+            "train with main.py first, or name another --load-model-dir"
+        )
+    return shipped
+
+
+def introduce(path: Path, description: dict | None, env_id: str) -> list[str]:
+    """Lines about loaded weights: whose they are, what they have had, and if for another game."""
+    whose = "published" if path.parent.resolve() == PUBLISHED.resolve() else "a run's own"
+    lines = [f"{path}: {whose} weights, {in_words(all_steps(description))} agent steps"]
+    trained_on = (description or {}).get("env", env_id)
+    if trained_on in known_env_ids() and game_name(trained_on) != game_name(env_id):
+        lines.append(f"{path}: trained on {trained_on}, another game than {env_id}")
+    return lines
+
+
+def in_words(agent_steps: int | None) -> int | str:
+    return "an unknown number of" if agent_steps is None else agent_steps
 
 
 def load_file(path: Path) -> tuple[dict, str]:
@@ -310,6 +365,8 @@ def _check_description(path: Path, description: dict) -> dict:
     for key, types in DESCRIPTION_TYPES.items():
         if not isinstance(description.get(key), types):
             raise ValueError(f"{path}: no description of this suite ({key!r} is missing or wrong)")
+    if description.get("policy", "greedy") not in POLICIES:
+        raise ValueError(f"{path}: 'policy' is neither {' nor '.join(POLICIES)}")
     normalizer_state(path, description)
     return description
 

@@ -14,7 +14,9 @@ SpaceInvaders skips 3 instead of 4, because 4 hides its lasers: 300 000 frames.
 
 import difflib
 import json
+import os
 import re
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +40,7 @@ MAX_NOOPS = 30  # frames, at the start of a NoFrameskip game
 FIRE_PRESSES = 2  # a sticky action swallows one press in 40; two did in each of 60 games
 DECAY = 0.9999  # per frame, of the normaliser's running statistics
 HELD_FROM = 100  # frames; see Normalizer.hold
+NO_WINDOW = "--record FILE writes a video instead"
 CONFIG_KEYS = {"crop1", "crop2", "dimension2", "fire", "actions"}
 
 
@@ -202,7 +205,7 @@ class Emulator(AtariEnv):
         except RuntimeError as error:  # of SDL
             if render_mode != "human":
                 raise
-            raise ValueError(f"ale-py cannot open its window: {error}") from error
+            raise ValueError(f"ale-py cannot open its window: {error}; {NO_WINDOW}") from error
         if actions is not None:
             self._action_set = [ale_py.Action[name] for name in actions]
             self.action_space = gym.spaces.Discrete(len(actions))
@@ -222,6 +225,22 @@ class Emulator(AtariEnv):
         fresh = seed is not None and seed == self.first_seed
         self.first_seed = None
         return super().reset(seed=None if fresh else seed, options=options)
+
+
+def require_screen() -> None:
+    """Before ale-py opens its window, which is SDL's. ValueError: there is no screen for it.
+
+    Without one SDL draws where nobody sees it, at the speed of play, and tells nobody.
+    """
+    if sys.platform in ("win32", "darwin"):
+        return
+    if "SDL_VIDEODRIVER" not in os.environ:
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise ValueError(f"there is no screen for ale-py's window; {NO_WINDOW}")
+        # No other way of drawing, should the screen not answer: ale-py then says so.
+        os.environ["SDL_VIDEODRIVER"] = "x11,wayland"
+    if sys.platform == "linux" and not Path("/proc/asound").exists():  # no sound card
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 
 
 class NoopStart(gym.Wrapper):

@@ -10,6 +10,10 @@ if __name__ == "__main__":
     stop_signal = StopSignal().install()  # the imports take seconds
 
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
+import options
+
+if __name__ == "__main__":
+    options.build_eval_parser().parse_args()  # --help and misspelt options end before torch
 
 import argparse
 import contextlib
@@ -53,109 +57,16 @@ from environment import (
     make_env,
     parse_env_id,
     read_config,
+    require_screen,
 )
 from model import make_model
 from monitor import require
 from network import why_plain
 from player import Result, env_seed, play_games
 from record import EMULATOR_RATE, record_game
-from utils import (
-    EVALUATE,
-    LineParser,
-    add_truth,
-    format_time,
-    game_seed,
-    seed_int,
-    positive_int,
-    say,
-    setup_logger,
-)
+from utils import EVALUATE, format_time, game_seed, say, setup_logger
 
-
-def build_parser() -> LineParser:
-    parser = LineParser(prog="gym_eval.py", description="Evaluate a saved A3C-LSTM model.")
-    games = parser.add_argument_group("games")
-    games.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
-    games.add_argument(
-        "-ne", "--num-episodes", type=positive_int, default=100, metavar="N",
-        help="games to play",
-    )
-    games.add_argument(
-        "--workers", type=positive_int, default=8, metavar="N",
-        help="games side by side; the scores do not depend on it",
-    )
-    games.add_argument(
-        "-s", "--seed", type=seed_int, default=1, metavar="S", help="random seed"
-    )
-    add_truth(
-        games, "--stochastic", default=False,
-        help="sample actions from the policy instead of taking the most probable one",
-    )
-
-    model = parser.add_argument_group("model and files")
-    model.add_argument(
-        "-lmd", "--load-model-dir", default="trained_models/", metavar="DIR",
-        help="folder of the model, ENV.dat",
-    )
-    add_truth(
-        model, "--last", default=False,
-        help="play the last weights of the run, those of ENV.ckpt, instead of the best",
-    )
-    model.add_argument(
-        "-hs", "--hidden-size", type=positive_int, metavar="N",
-        help="LSTM units (default: what the model has)",
-    )
-    add_truth(
-        model, "--plain", default=False,
-        help="compute in plain PyTorch, several times slower, instead of with the kernels",
-    )
-    model.add_argument(
-        "-lgd", "--log-dir", default="logs/", metavar="DIR", help="folder for logs"
-    )
-
-    environment = parser.add_argument_group("environment")
-    environment.add_argument(
-        "-evc", "--env-config", default=str(CROP_TABLE),
-        metavar="FILE", help="crop table",
-    )
-    environment.add_argument(
-        "-mel", "--max-episode-length", type=positive_int, metavar="N",
-        help="agent steps after which a game is cut (default: the limit of the id)",
-    )
-    environment.add_argument(
-        "-sk", "--skip-rate", type=positive_int, metavar="N",
-        help="frames per agent step of NoFrameskip ids, and of no others (default: that of the "
-        "training)",
-    )
-
-    watching = parser.add_argument_group("watching")
-    add_truth(
-        watching, "-r", "--render", default=False,
-        help="show the games in ale-py's window, one after the other",
-    )
-    watching.add_argument(
-        "-rf", "--render-freq", type=positive_int, default=1, metavar="N",
-        help="with --render, show every Nth game",
-    )
-    watching.add_argument(
-        "--record", type=video_path, metavar="FILE",
-        help="write a video of one game, with every emulator frame: .mp4, or .gif with every third",
-    )
-    watching.add_argument(
-        "--record-game", choices=("first", "best"), default="first",
-        help="which game --record shows",
-    )
-    add_truth(
-        watching, "--record-panel", default=True,
-        help="show beside the game what the network sees, its policy and its value",
-    )
-    return parser
-
-
-def video_path(text: str) -> Path:
-    if Path(text).suffix not in (".mp4", ".gif"):
-        raise argparse.ArgumentTypeError(f"{text!r} ends neither in .mp4 nor in .gif")
-    return Path(text)
+SIGN_SECONDS = 30  # without the end of a game, until a line says that games are running
 
 
 class ShowEvery(gym.Wrapper):
@@ -225,16 +136,18 @@ def protocol(
     }
 
 
-def summarize(args: argparse.Namespace, results: Sequence[Result], chance: bool) -> dict:
+def summarize(
+    args: argparse.Namespace, results: Sequence[Result], greedy: bool, chance: bool
+) -> dict:
     """The content of ENV_eval.json. standard_error: of the mean; None if there was one game."""
     scores = [result.score for result in sorted(results)]
-    one_game = len({(r.score, r.length, r.actions) for r in results}) == 1
+    one_game = len({(r.score, r.length, r.action_hash) for r in results}) == 1
     no_error = len(scores) == 1 or (one_game and not chance)
     return {
         "env": args.env,
         "episodes": len(scores),
         "seed": args.seed,
-        "policy": "sampled" if args.stochastic else "greedy",
+        "policy": "greedy" if greedy else "sampled",
         "mean": float(np.mean(scores)),
         "standard_error": None if no_error else float(np.std(scores, ddof=1) / len(scores) ** 0.5),
         "median": float(np.median(scores)),
@@ -242,7 +155,7 @@ def summarize(args: argparse.Namespace, results: Sequence[Result], chance: bool)
         "best": max(scores),
         "scores": scores,
         "lengths": [result.length for result in sorted(results)],  # agent steps
-        "actions": [result.actions for result in sorted(results)],  # sha256 of each game's actions
+        "action_hashes": [result.action_hash for result in sorted(results)],  # sha256
         "versions": checkpoint.versions(),
     }
 
@@ -264,10 +177,6 @@ def histogram(scores: Sequence[float]) -> list[str]:
     ]
 
 
-def _known(agent_steps: int | None) -> int | str:
-    return "an unknown number of" if agent_steps is None else agent_steps
-
-
 def report(summary: dict, num_episodes: int) -> list[str]:
     """The lines that close an evaluation; num_episodes: how many games it was to have."""
     error, skip = summary["standard_error"], summary["frame_skip"]
@@ -281,8 +190,8 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     if len(set(summary["scores"])) > 1:
         lines += histogram(summary["scores"])
     lines += [
-        f"{summary['env']} after {_known(summary['agent_steps'])} agent steps of training, "
-        f"{summary['policy']} actions, seed {summary['seed']}, "
+        f"{summary['env']} after {checkpoint.in_words(summary['agent_steps'])} agent steps of "
+        f"training, {summary['policy']} actions, seed {summary['seed']}, "
         f"skip of {' or '.join(map(str, skip))} frames, "
         f"sticky actions {summary['repeat_action_probability']:g}, at most {summary['time_limit']}",
         f"{sum(summary['lengths'])} agent steps, {summary['speed']:.0f} steps/s",
@@ -290,6 +199,22 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     if error is None and summary["episodes"] > 1:
         lines.append(f"{summary['env']} has no chance in it: all games were one and the same game")
     return lines
+
+
+class SignOfLife:
+    """Logs a line when no game has ended for SIGN_SECONDS, nor such a line has been logged."""
+
+    def __init__(self, logger: logging.Logger):
+        self.logger = logger
+        self.game_ended()
+
+    def game_ended(self) -> None:
+        self.next = time.monotonic() + SIGN_SECONDS
+
+    def step(self, running: int, steps: int) -> None:
+        if time.monotonic() >= self.next:
+            self.logger.info(f"{running} games running, {steps} agent steps so far")
+            self.next = time.monotonic() + SIGN_SECONDS
 
 
 class Above(logging.Handler):
@@ -334,12 +259,18 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             raise ValueError(f"{args.record.parent}: no folder that can be written")
         if args.record.exists() and not args.record.is_file():
             raise ValueError(f"{args.record}: not a file")
+    if args.render:
+        require_screen()
+    if args.load_model and args.last:
+        raise ValueError("--load-model says which file to play; leave out --last")
     spec = parse_env_id(args.env)
     check_skip_rate(spec, args.skip_rate)
     name = file_name(spec.env_id)
-    path = Path(args.load_model_dir, f"{name}.ckpt" if args.last else f"{name}.dat")
-    config = game_config(read_config(args.env_config), args.env)
-    load = checkpoint.load_last if args.last else checkpoint.load_model
+    config = game_config(read_config(args.env_config or CROP_TABLE), args.env)
+    path = args.load_model or checkpoint.find_model(
+        args.load_model_dir, name, args.published, args.last
+    )
+    load = checkpoint.load_last if path.suffix == ".ckpt" else checkpoint.load_model
     state_dict, description = load(path)
     trained = description or {}
     # With a description it is that of what was loaded, even if a run has replaced the file since.
@@ -357,8 +288,8 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     if description:
         state = np.array(checkpoint.normalizer_state(path, description))
         normalizer = Normalizer(state, frozen=True)
-    count_lives, greedy = trained.get("count_lives", True), not args.stochastic
-    agent_steps = checkpoint.all_steps(description)
+    count_lives = trained.get("count_lives", True)
+    greedy = trained.get("policy") != "sampled" if args.greedy is None else args.greedy
     seeds = [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)]
 
     os.makedirs(args.log_dir, exist_ok=True)
@@ -367,11 +298,17 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     bar = progress_bar if in_terminal and not args.render else no_bar
     log = Path(args.log_dir, f"{name}_mon_log")
     logger = setup_logger(log.name, log, terminal=Above(console) if in_terminal else None)
-    logger.info(f"{path}: {_known(agent_steps)} agent steps")
+    for line in checkpoint.introduce(path, description, args.env):
+        logger.info(line)
+    why = ""
+    if "policy" in trained:
+        why = f" (the weights were chosen for {trained['policy']} ones)"
+    logger.info(f"{'greedy' if greedy else 'sampled'} actions{why}")
     if not description:
         logger.info("no description beside it: each game starts a normaliser of its own")
     if slow_because:
         logger.info(f"{slow_because}: playing in plain PyTorch, several times slower")
+    sign = SignOfLife(logger)
     results: list[Result] = []
     started = time.monotonic()
     with bar(console, len(seeds), stop_signal) as advance:
@@ -385,8 +322,10 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             side_by_side=1 if args.render else args.workers,
             should_stop=lambda: stop_signal.received,
             plain=plain,
+            on_step=sign.step if bar is no_bar else lambda running, steps: None,
         ):
             results.append(result)
+            sign.game_ended()
             mean = np.mean([r.score for r in results])
             logger.info(
                 f"game {result.index}, reward sum: {result.score:g}, length {result.length}, "
@@ -397,9 +336,9 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         return 130
     results.sort()
     summary = {
-        **summarize(args, results, has_chance(spec, actions, greedy)),
+        **summarize(args, results, greedy, has_chance(spec, actions, greedy)),
         **protocol(args, spec, skip_rate, count_lives),
-        "agent_steps": agent_steps,  # of training
+        "agent_steps": checkpoint.all_steps(description),  # of training
         "weights": path.name,
         "sha256": sha256,
         "speed": round(sum(r.length for r in results) / (time.monotonic() - started), 1),
@@ -447,7 +386,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
 
 def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     """Run gym_eval.py with these arguments; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    args = options.build_eval_parser().parse_args(argv)
     torch.set_num_threads(1)
     try:
         return evaluate(args, stop_signal)

@@ -235,11 +235,13 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
     else:
         for name, value in vars(run.args).items():
             logger.info(f"{name}: {value}")
+        for line in run.introduction:
+            logger.info(line)
     if slow_because:
         line = f"{slow_because}: training in plain PyTorch, several times slower"
         logger.info(line)
         if output is Output.DISPLAY:  # above it
-            print(line)
+            say(line)
     cores = available_cores()
     if run.args.workers > cores:
         games = run.args.workers * run.args.envs_per_worker

@@ -1,4 +1,7 @@
-"""The command line of main.py: options, the recipes behind their defaults, what --resume keeps."""
+"""The command lines of main.py and gym_eval.py, which are there before torch is.
+
+Of main.py also the recipes behind the defaults and what --resume keeps.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ from utils import (
     positive_float,
     positive_int,
     seed_int,
+    true_or_false,
     unit_interval,
 )
 
@@ -70,7 +74,7 @@ def build_parser() -> LineParser:
     run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
     run.add_argument(
         "-w", "--workers", type=positive_int, default=available_cores(), metavar="N",
-        help="training processes; by default one per core",
+        help="training processes, by default one per core (those of gym_eval.py are games)",
     )
     run.add_argument(
         "--envs-per-worker", type=positive_int, metavar="N",
@@ -91,13 +95,11 @@ def build_parser() -> LineParser:
         help="stop when the mean score of an evaluation reaches S; none lifts it",
     )
     add_truth(run, "--resume", default=False, help="continue the run of --save-model-dir")
-    add_truth(
-        run, "--plain", default=False,
-        help="compute in plain PyTorch, several times slower, instead of with the kernels",
-    )
+    add_plain(run)
     add_truth(
         run, "-ld", "--load", default=False,
-        help="start from the weights in --load-model-dir, with a new optimizer at step 0",
+        help="start from the weights of an earlier run, else from the published ones, with a new "
+        "optimizer at step 0",
     )
 
     learning = parser.add_argument_group("learning")
@@ -177,7 +179,7 @@ def build_parser() -> LineParser:
         help=f"frames per agent step of NoFrameskip ids, and of no others (default: {SKIP_RATE})",
     )
 
-    evaluation = parser.add_argument_group("evaluation and files")
+    evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument(
         "--eval-interval", type=or_none(natural_float), metavar="SECONDS",
         help="pause between evaluations; none, the default, is 4 times the processor time of the "
@@ -195,23 +197,136 @@ def build_parser() -> LineParser:
         evaluation, "-sm", "--save-max", default=False,
         help="keep every new best as ENV.step-N.dat beside ENV.dat",
     )
-    evaluation.add_argument(
-        "-lmd", "--load-model-dir", default="trained_models/", metavar="DIR", help="for --load"
-    )
-    evaluation.add_argument(
+    files = parser.add_argument_group("files and output")
+    source = files.add_mutually_exclusive_group()
+    add_load_model_dir(source, "for --load, folder of the weights, ENV.dat")
+    add_truth(source, "--published", default=False, help="for --load, the published weights")
+    files.add_argument(
         "-smd", "--save-model-dir", default="trained_models/", metavar="DIR",
         help="for weights and checkpoint",
     )
-    evaluation.add_argument("-lg", "--log-dir", default="logs/", metavar="DIR", help="for logs")
+    add_log_dir(files)
     add_truth(
-        evaluation, "-tl", "--tensorboard-logger", default=False,
+        files, "-tl", "--tensorboard-logger", default=False,
         help="write curves, weight histograms and the graph to LOG_DIR/tensorboard",
     )
     add_truth(
-        evaluation, "-q", "--quiet", default=False,
+        files, "-q", "--quiet", default=False,
         help="print nothing but errors; the log has everything",
     )
     return parser
+
+
+def add_load_model_dir(group, help: str) -> None:
+    group.add_argument(
+        "-lmd", "--load-model-dir", metavar="DIR",
+        help=f"{help} (default: trained_models/, and the published ones where it has none)",
+    )  # fmt: skip
+
+
+def add_log_dir(group) -> None:
+    group.add_argument(  # the classic's main.py has -lg, its gym_eval.py -lgd
+        "-lg", "-lgd", "--log-dir", default="logs/", metavar="DIR", help="for logs"
+    )
+
+
+def add_plain(group) -> None:
+    add_truth(
+        group, "--plain", default=False,
+        help="compute in plain PyTorch, several times slower, instead of with the kernels",
+    )
+
+
+def build_eval_parser() -> LineParser:
+    parser = LineParser(prog="gym_eval.py", description="Evaluate a saved A3C-LSTM model.")
+    run = parser.add_argument_group("run")
+    run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
+    run.add_argument(
+        "--workers", type=positive_int, default=8, metavar="N",
+        help="games side by side, in one process (those of main.py are processes); the scores do "
+        "not depend on it",
+    )
+    run.add_argument("-s", "--seed", type=seed_int, default=1, metavar="S", help="random seed")
+    add_plain(run)
+
+    environment = parser.add_argument_group("environment")
+    environment.add_argument(
+        "-evc", "--env-config", metavar="FILE",
+        help="crop table (default: config.json beside gym_eval.py)",
+    )
+    environment.add_argument(
+        "-mel", "--max-episode-length", type=positive_int, metavar="N",
+        help="agent steps after which a game is cut (default: the limit of the id)",
+    )
+    environment.add_argument(
+        "-sk", "--skip-rate", type=positive_int, metavar="N",
+        help="frames per agent step of NoFrameskip ids, and of no others (default: that of the "
+        "training)",
+    )
+
+    evaluation = parser.add_argument_group("evaluation")
+    evaluation.add_argument(
+        "-ne", "--num-episodes", type=positive_int, default=100, metavar="N",
+        help="games to play",
+    )
+    policy = evaluation.add_mutually_exclusive_group()
+    policy.add_argument(
+        "--greedy", type=true_or_false, nargs="?", const=True, metavar="True|False",
+        help="take the most probable action (default: the policy that the weights were chosen for)",
+    )
+    policy.add_argument(
+        "--stochastic", dest="greedy", nargs="?", const=False, metavar="True|False",
+        type=lambda text: not true_or_false(text),
+        help="draw actions from the policy (default: likewise)",
+    )
+
+    files = parser.add_argument_group("files and output")
+    source = files.add_mutually_exclusive_group()
+    add_load_model_dir(source, "folder of the weights, ENV.dat")
+    add_truth(source, "--published", default=False, help="play the published weights")
+    source.add_argument(
+        "--load-model", type=Path, metavar="FILE",
+        help="play this file, whatever it is called: weights with their .json beside them, such "
+        "as --save-max keeps, or a checkpoint, .ckpt",
+    )
+    add_truth(
+        files, "--last", default=False,
+        help="play the last weights of the run, those of ENV.ckpt, instead of the best",
+    )
+    files.add_argument(
+        "-hs", "--hidden-size", type=positive_int, metavar="N",
+        help="LSTM units that the weights must have (default: whatever they have)",
+    )
+    add_log_dir(files)
+
+    watching = parser.add_argument_group("watching")
+    add_truth(
+        watching, "-r", "--render", default=False,
+        help="show the games in ale-py's window, one after the other",
+    )
+    watching.add_argument(
+        "-rf", "--render-freq", type=positive_int, default=1, metavar="N",
+        help="with --render, show every Nth game",
+    )
+    watching.add_argument(
+        "--record", type=video_path, metavar="FILE",
+        help="write a video of one game, with every emulator frame: .mp4, or .gif with every third",
+    )
+    watching.add_argument(
+        "--record-game", choices=("first", "best"), default="first",
+        help="which game --record shows",
+    )
+    add_truth(
+        watching, "--record-panel", default=True,
+        help="show beside the game what the network sees, its policy and its value",
+    )
+    return parser
+
+
+def video_path(text: str) -> Path:
+    if Path(text).suffix not in (".mp4", ".gif"):
+        raise argparse.ArgumentTypeError(f"{text!r} ends neither in .mp4 nor in .gif")
+    return Path(text)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -221,6 +336,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("--distributed-step-size stands in place of --lr; leave out one of them")
     if args.resume and args.load:
         raise ValueError("--resume brings back its own weights; leave out --load")
+    if args.published and not args.load:
+        raise ValueError("--published says which weights --load starts from; add --load")
     check_skip_rate(parse_env_id(args.env), args.skip_rate)
     return complete(args)
 
@@ -236,8 +353,8 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
         saved["distributed_step_size"] = []
     if saved.get("optimizer") != "Adam":
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
-    # Of the session, not of the run.
-    session = ("resume", "load", "max_minutes", "save_model_dir", "quiet", "plain")
+    # Of the session, not of the run:
+    session = ("resume", "load", "published", "max_minutes", "save_model_dir", "quiet", "plain")
     options = vars(parser.parse_args([]))
     parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in session})
     args = parser.parse_args(argv)

@@ -220,7 +220,7 @@ class Result(NamedTuple):
     index: int
     score: float  # raw
     length: int  # agent steps
-    actions: str  # sha256 of the chosen actions, one byte each
+    action_hash: str  # sha256 of the chosen actions, one byte each
 
 
 def play_games(
@@ -233,6 +233,7 @@ def play_games(
     side_by_side: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
     plain: bool = False,
+    on_step: Callable[[int, int], None] = lambda running, steps: None,
 ) -> Iterator[Result]:
     """Play one whole game per seed with one set of weights; yields each when it ends.
 
@@ -240,6 +241,7 @@ def play_games(
     side_by_side: how many games may run at once; the results do not depend on it.
     should_stop: asked at every step; unfinished games are then left out.
     plain: see network.make_network.
+    on_step: called after every step with the running games and the agent steps of all games so far.
     """
     side_by_side = min(side_by_side, len(seeds))
     idle = Game(None, None)  # in the rows without a game
@@ -277,3 +279,4 @@ def play_games(
                     spare.append(game)
                     del playing[p, row]
                     yield Result(index, game.score, game.length, digest.hexdigest())
+            on_step(len(playing), sum(player.steps for player in players))

@@ -39,6 +39,8 @@ def load_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict |
     ValueError: one line about what is wrong with either.
     """
     args = options.parse(argv)
+    if Path(args.save_model_dir).resolve() == checkpoint.PUBLISHED.resolve():
+        raise ValueError(f"{args.save_model_dir}: for the published models; no run writes there")
     if not args.resume:
         return args, None
     files = Files.of(file_name(args.env), args.save_model_dir, args.log_dir)
@@ -75,6 +77,7 @@ class Run:
             "actions": actions,
             "count_lives": args.count_lives,
             "hidden_size": args.hidden_size,
+            "policy": "greedy",  # with which the evaluations of a run choose its best weights
             "skip_rate": args.skip_rate,
             "max_episode_length": args.max_episode_length,
             "episodes": args.eval_episodes,
@@ -90,13 +93,16 @@ class Run:
         require_shared_memory(2 * 4 * (4 * args.hidden_size) * args.hidden_size)
         self.model = make_model(len(actions), args.hidden_size)
         normalizer = [0.0, 0.0, 0.0]
+        self.introduction: list[str] = []  # of the weights that it starts from
         if resumed:
             checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
             normalizer = checkpoint.normalizer_state(self.files.checkpoint, resumed)
             self.description["loaded"] = resumed.get("loaded")
         elif args.load:
-            path = Path(args.load_model_dir, self.files.model.name)
+            name = file_name(args.env)
+            path = checkpoint.find_model(args.load_model_dir, name, args.published)
             state_dict, description = checkpoint.load_model(path)
+            self.introduction = checkpoint.introduce(path, description, args.env)
             checkpoint.load_weights(path, self.model, state_dict)
             self.description["loaded"] = checkpoint.origin(description or {})
             if description:

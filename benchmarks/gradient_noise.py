@@ -128,7 +128,7 @@ def measure(args: argparse.Namespace) -> None:
     """Play, and print the table."""
     if args.tau is None:
         args.tau = recipe(args.env, args.envs_per_worker)["tau"]
-    path = Path(args.load_model_dir, f"{file_name(args.env)}.dat")
+    path = checkpoint.find_model(args.load_model_dir, file_name(args.env))
     state_dict, description = checkpoint.load_model(path)
     if description is None:
         raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
@@ -165,7 +165,7 @@ def run() -> None:
     parser = utils.LineParser(prog=Path(__file__).name)
     number, fraction = utils.positive_int, utils.unit_interval
     parser.add_argument("--env", default="Pong-v0", metavar="ID", help="environment id")
-    parser.add_argument("--load-model-dir", default="trained_models/", help="of the weights")
+    parser.add_argument("--load-model-dir", help="of the weights; as in gym_eval.py")
     parser.add_argument("--seed", type=utils.seed_int, default=1, help="of the games")
     parser.add_argument("--rollouts", type=number, default=1024, help="of both streams together")
     parser.add_argument("--num-steps", type=number, default=20, help="agent steps of a rollout")

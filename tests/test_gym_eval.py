@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,8 +17,9 @@ import torch
 
 import checkpoint
 import gym_eval
-from environment import game_config, make_env, parse_env_id, read_config
+from environment import game_config, make_env, parse_env_id, read_config, require_screen
 from model import A3Clstm
+from options import build_eval_parser
 from stopping import StopSignal
 
 PROJECT = Path(gym_eval.__file__).parent
@@ -205,7 +207,7 @@ def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, c
     ],
 )
 def test_the_protocol_is_that_of_the_id(env, options, frame_skip, sticky, limit):
-    args = gym_eval.build_parser().parse_args(options)
+    args = build_eval_parser().parse_args(options)
     found = gym_eval.protocol(args, parse_env_id(env), 7, True)
     noops = [1, 30] if "NoFrameskip" in env else 0
     assert list(found.values()) == [frame_skip, sticky, noops, limit, True]
@@ -230,7 +232,7 @@ def test_a_game_without_chance_is_reported_as_one_game_without_an_error(fixed):
     found = summary(fixed, "PongDeterministic-v4")
     assert found["standard_error"] is None
     assert found["episodes"] == 3
-    assert len(set(found["actions"])) == 1
+    assert len(set(found["action_hashes"])) == 1
 
 
 def test_sampled_actions_differ_from_greedy_ones_and_bring_chance_to_any_game(
@@ -240,8 +242,8 @@ def test_sampled_actions_differ_from_greedy_ones_and_bring_chance_to_any_game(
     greedy = summary(fixed, "PongDeterministic-v4")
     sampled = summary(tmp_path, "PongDeterministic-v4")
     assert sampled["policy"] == "sampled"
-    assert not set(sampled["actions"]) & set(greedy["actions"])
-    assert len(set(sampled["actions"])) == 3
+    assert not set(sampled["action_hashes"]) & set(greedy["action_hashes"])
+    assert len(set(sampled["action_hashes"])) == 3
     log = (tmp_path / "PongDeterministic-v4_mon_log").read_text()
     assert "±" in log
     assert "same game" not in log
@@ -288,7 +290,7 @@ def test_weights_in_the_old_file_format_play_with_a_fresh_normaliser(
     old, new = summary(legacy), summary(today)
     assert old.pop("sha256") != new.pop("sha256")  # of the file
     assert old == new
-    assert summary(legacy)["actions"] != played["actions"]  # those had a normaliser
+    assert summary(legacy)["action_hashes"] != played["action_hashes"]  # those had a normaliser
 
 
 def test_a_stop_in_the_middle_leaves_the_last_complete_summary(models, tmp_path, capsys):
@@ -299,6 +301,80 @@ def test_a_stop_in_the_middle_leaves_the_last_complete_summary(models, tmp_path,
     assert gym_eval.main(command_line(models, tmp_path, *SHORT), stopped) == 130
     assert (tmp_path / "Pong-v0_eval.json").read_bytes() == before
     assert capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------------------------------------
+# Which weights it plays, and how
+
+
+def test_a_kept_file_is_played_as_it_is(models, played, tmp_path):
+    shutil.copy(models / "Pong-v0.dat", tmp_path / "Pong-v0.step-1234.dat")
+    shutil.copy(models / "Pong-v0.json", tmp_path / "Pong-v0.step-1234.json")
+    options = ["--load-model", str(tmp_path / "Pong-v0.step-1234.dat"), "-lg", str(tmp_path)]
+    assert gym_eval.main([*options, *SHORT], StopSignal()) == 0
+    assert summary(tmp_path) == played | {"weights": "Pong-v0.step-1234.dat"}
+
+
+def test_a_checkpoint_is_played_as_a_file(played, weights, tmp_path):
+    sha256 = save_checkpoint(tmp_path, weights)
+    options = ["--load-model", str(tmp_path / "Pong-v0.ckpt"), "-lgd", str(tmp_path)]
+    assert gym_eval.main([*options, *SHORT], StopSignal()) == 0
+    assert summary(tmp_path) == played | {"weights": "Pong-v0.ckpt", "sha256": sha256}
+
+
+def test_the_policy_is_that_of_the_description_unless_told_otherwise(weights, tmp_path, capsys):
+    for folder, policy in (("sampled", {"policy": "sampled"}), ("unknown", {})):
+        path = save(tmp_path, "Pong-v0", weights)
+        description = json.loads(path.with_suffix(".json").read_text()) | policy
+        path.with_suffix(".json").write_text(json.dumps(description))
+        expected = {(): policy.get("policy", "greedy"), ("--greedy",): "greedy",
+                    ("--stochastic",): "sampled", ("--stochastic", "False"): "greedy"}  # fmt: skip
+        for options, used in expected.items():
+            assert run(tmp_path, tmp_path / folder, *SHORT, *options) == 0
+            assert summary(tmp_path / folder)["policy"] == used
+            said = " (the weights were chosen for sampled ones)" if policy else ""
+            assert f" : {used} actions{said}\n" in capsys.readouterr().out
+
+
+def test_a_description_with_another_policy_is_refused(weights, tmp_path, capsys, recwarn):
+    path = save(tmp_path, "Pong-v0", weights).with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"policy": "best"}))
+    assert_refused(capsys, recwarn, run(tmp_path, tmp_path / "logs", *SHORT), "'policy'")
+
+
+def test_weights_of_another_game_are_named_and_another_id_of_the_game_is_not(
+    weights, tmp_path, capsys
+):
+    path = save(tmp_path, "Pong-v0", weights)
+    options = ("--load-model", str(path), "-ne", "1", "-mel", "2", "-lg", str(tmp_path))
+    for env, said in (("SpaceInvaders-v0", True), ("PongDeterministic-v4", False)):
+        assert gym_eval.main([*options, "--env", env], StopSignal()) == 0
+        line = f"trained on Pong-v0, another game than {env}"
+        assert (line in capsys.readouterr().out) == said
+
+
+def test_a_long_game_gives_a_sign_of_life(models, tmp_path, monkeypatch, capsys):
+    assert run(models, tmp_path, *SHORT) == 0
+    assert "running" not in capsys.readouterr().out
+    monkeypatch.setattr(gym_eval, "SIGN_SECONDS", 0)
+    assert run(models, tmp_path, *SHORT) == 0
+    signs = re.findall(r" : (\d) games running, (\d+) agent steps so far", capsys.readouterr().out)
+    assert signs == [("2", "2"), ("2", "4"), ("2", "6"), ("0", "8")]
+
+
+def test_help_is_there_before_torch():
+    code = (
+        "import runpy, sys; script = sys.argv[1]; sys.argv[1:] = ['--help']\n"
+        "try: runpy.run_path(script, run_name='__main__')\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    for script in ("gym_eval.py", "main.py"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(PROJECT / script)],
+            cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        assert done.stdout.startswith(f"usage: {script}")
+        assert done.stdout.endswith("\nFalse\n")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -467,6 +543,9 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--seed", "-1"], "--seed"),
         (["--seed", "nan"], "--seed"),
         (["--stochastic", "perhaps"], "neither True nor False"),
+        (["--greedy", "--stochastic"], "not allowed with"),
+        (["--published"], "not allowed with"),  # a folder is named
+        (["--load-model", "Pong-v0.dat"], "not allowed with"),
         (["--no-such-option"], "--no-such-option"),
         (["--num-ep", "3"], "--num-ep"),
     ],
@@ -502,7 +581,7 @@ def test_last_plays_the_weights_of_the_checkpoint(played, weights, tmp_path):
     assert run(tmp_path, tmp_path, *SHORT, "--last") == 0
     assert summary(tmp_path) == played | {"weights": "Pong-v0.ckpt", "sha256": sha256}
     assert run(tmp_path, tmp_path, *SHORT) == 0
-    assert summary(tmp_path)["actions"] != played["actions"]
+    assert summary(tmp_path)["action_hashes"] != played["action_hashes"]
 
 
 @pytest.mark.parametrize("description", [None, {"env": "Pong-v0"}])
@@ -511,6 +590,12 @@ def test_last_refuses_a_checkpoint_without_description(
 ):
     save_checkpoint(tmp_path, weights, description=description)
     assert_refused(capsys, recwarn, run(tmp_path, tmp_path, *SHORT, "--last"), "description")
+
+
+def test_last_without_a_checkpoint_says_what_is_there(models, tmp_path, capsys, recwarn):
+    code = run(models, tmp_path, *SHORT, "--last")
+    hint = f"without --last, {models}/Pong-v0.dat is played"
+    assert_refused(capsys, recwarn, code, "Pong-v0.ckpt: no such file", hint)
 
 
 def test_as_a_program_too_a_missing_model_is_one_line(tmp_path):
@@ -524,8 +609,26 @@ def test_as_a_program_too_a_missing_model_is_one_line(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="has a screen")
+def test_without_a_screen_render_is_refused_before_any_model_is_loaded(
+    tmp_path, monkeypatch, capsys, recwarn
+):
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.setenv(name, "")  # what require_screen sets is undone, too
+        monkeypatch.delenv(name)
+    code = run(tmp_path / "no models", tmp_path, *FIXED, "--render")
+    assert_refused(capsys, recwarn, code, "there is no screen", "--record FILE")
+    monkeypatch.setenv("DISPLAY", ":none")  # as of an X server that has gone
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    require_screen()
+    config = game_config(read_config(CONFIG), "Pong-v0")
+    with pytest.raises(ValueError, match=r"cannot open its window.*--record FILE"):
+        make_env("Pong-v0", config, render_mode="human")
+
+
 def test_a_window_that_cannot_be_opened_is_one_line(models, tmp_path, monkeypatch, capsys, recwarn):
     monkeypatch.setenv("SDL_VIDEODRIVER", "none of SDL's")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     code = run(models, tmp_path, *FIXED, "--render")
     assert_refused(capsys, recwarn, code, "window")
 
@@ -545,4 +648,4 @@ def test_render_shows_every_nth_game_and_changes_no_score(models, fixed, tmp_pat
     assert run(models, tmp_path, *FIXED, "--render", "--render-freq", "2") == 0
     assert modes == ["human", None, "human"]
     name = "PongDeterministic-v4"
-    assert summary(tmp_path, name)["actions"] == summary(fixed, name)["actions"]
+    assert summary(tmp_path, name)["action_hashes"] == summary(fixed, name)["action_hashes"]

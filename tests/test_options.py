@@ -25,6 +25,7 @@ CONFIG = str(Path(main.__file__).with_name("config.json"))
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "PUBLISHED", tmp_path / "published")
 
 
 def build(*options: str) -> Run:
@@ -132,6 +133,7 @@ def test_count_lives_ends_training_episodes():
     ("options", "attribute", "expected"),
     [
         ((), "load", False),
+        (("-lgd", "there"), "log_dir", "there"),
         (("--load",), "load", True),
         (("-ld", "True"), "load", True),
         (("--load", "False"), "load", False),
@@ -187,7 +189,7 @@ def test_every_option_is_documented_with_a_default_or_a_unit(capsys):
         assert action.option_strings[-1] in text
     assert "None" not in text
     assert "[]" not in text
-    for group in ("run:", "learning:", "environment:", "evaluation and files:"):
+    for group in ("run:", "learning:", "environment:", "evaluation:", "files and output:"):
         assert f"\n{group}\n" in text
 
 
@@ -310,6 +312,39 @@ def test_load_starts_from_the_weights_and_normaliser_of_load_model_dir():
     assert not torch.equal(build("--seed", "2").server.parameter, first.server.parameter)
 
 
+def test_load_takes_the_weights_of_a_run_else_the_published_ones_and_says_which(capsys):
+    expected = {}
+    for folder in ("published", "trained_models"):  # first, there are published ones alone
+        run = build("--seed", str(2 + len(expected)))
+        Path(folder).mkdir()
+        description = checkpoint.describe(run.description, 1, 1.0, [5.0, 80.0, 40.0], 2.5)
+        checkpoint.save_model(Path(folder, "Pong-v0.dat"), run.model.state_dict(), description)
+        expected[folder] = run.server.parameter
+        loaded = build("--load")
+        assert torch.equal(loaded.server.parameter, expected[folder])
+        whose = "published" if folder == "published" else "a run's own"
+        assert loaded.introduction == [f"{folder}/Pong-v0.dat: {whose} weights, 1 agent steps"]
+    published = build("--load", "--published")
+    assert torch.equal(published.server.parameter, expected["published"])
+    # Nothing stands in for a folder that was named.
+    error = refuse(capsys, "--load", "--load-model-dir", "elsewhere")
+    assert error == "main.py: error: elsewhere/Pong-v0.dat: no such file\n"
+
+
+def test_weights_of_another_game_with_the_same_actions_are_named():
+    run = build("--env", "SpaceInvaders-v0")
+    Path("trained_models").mkdir()
+    description = checkpoint.describe(run.description, 1, 1.0, [5.0, 80.0, 40.0], 2.5)
+    for name in ("Pong-v0", "SpaceInvadersDeterministic-v4"):
+        path = Path(f"trained_models/{name}.dat")
+        checkpoint.save_model(path, run.model.state_dict(), description)
+    assert build("--load").introduction[1:] == [
+        "trained_models/Pong-v0.dat: trained on SpaceInvaders-v0, another game than Pong-v0"
+    ]
+    same_game = build("--env", "SpaceInvadersDeterministic-v4", "--load")
+    assert len(same_game.introduction) == 1
+
+
 def test_weights_keep_the_record_of_those_that_they_started_from():
     first = build()
     assert first.description["loaded"] is None
@@ -405,6 +440,10 @@ def refuse(capsys, *options: str) -> str:
         (("--lr", "0.1", "-dss", "0.1", "0.2"), "in place of --lr"),
         (("--skip-rate", "4"), "Pong-v0 skips by itself"),
         (("--load",), "Pong-v0.dat"),
+        (("--load", "--published"), "no weights of Pong-v0 are published (there are: none)"),
+        (("--load", "--published", "-lmd", "there"), "not allowed with"),
+        (("--published",), "add --load"),
+        (("-smd", "published/"), "no run writes there"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

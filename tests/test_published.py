@@ -2,11 +2,17 @@
 
 import functools
 import hashlib
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_gym_eval import lively_weights, save
+from test_main import SMALL
 from test_model import CLASSIC_LAYOUT
 
 import checkpoint
@@ -17,18 +23,34 @@ from player import env_seed, play_games
 from utils import EVALUATE, game_seed
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = (
-    "Pong-v0", "seed-3/Pong-v0", "Breakout-v0", "SpaceInvaders-v0", "MsPacman-v0", "BeamRider-v0",
-    "Asteroids-v0",
-)  # fmt: skip
 STEPS = 1000
 
-every_model = pytest.mark.parametrize("name", PUBLISHED)
+
+def published() -> list[str]:
+    """Weights that come with the suite, without .dat; those of one's own runs are none of them."""
+    listed = ""
+    if shutil.which("git"):  # and if this is a checkout
+        command = ["git", "ls-files", "trained_models/"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    paths = {*map(ROOT.joinpath, listed.splitlines()), *checkpoint.PUBLISHED.glob("*.dat")}
+    return sorted(
+        path.relative_to(ROOT).with_suffix("").as_posix()
+        for path in paths
+        if path.suffix == ".dat" and path.exists()
+    )
+
+
+every_model = pytest.mark.parametrize("name", published())
 
 
 def load(name):
-    path = ROOT / "trained_models" / f"{name}.dat"
+    path = ROOT / f"{name}.dat"
     return path, *checkpoint.load_model(path)  # compares the sha256
+
+
+def test_the_games_of_the_readme_are_published():
+    found = {Path(name).name for name in published()}
+    assert found >= {"Pong-v0", "Breakout-v0", "MsPacman-v0"}
 
 
 @every_model
@@ -40,6 +62,7 @@ def test_published_weights_have_the_classic_layout_and_a_description(name):
     assert shapes == CLASSIC_LAYOUT | heads
     assert file_name(description["env"]) == path.stem
     assert description["score"] is not None
+    assert description["policy"] in checkpoint.POLICIES
 
 
 @pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
@@ -89,4 +112,98 @@ def test_published_weights_play_the_same_game_through_a_plain_forward_pass(name)
     assert (lost > 0) == ("Pong" not in name)
     assert (env.fire_action is not None) == ("Breakout" in name)
     assert (result.score, result.length) == (score, length)
-    assert result.actions == hashlib.sha256(bytes(actions)).hexdigest()
+    assert result.action_hash == hashlib.sha256(bytes(actions)).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------
+# Which weights are found
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """An empty current folder; returns where the published weights are, which has Breakout-v0."""
+    shipped = tmp_path / "suite" / "published"
+    shipped.mkdir(parents=True)
+    (shipped / "Breakout-v0.dat").touch()
+    monkeypatch.setattr(checkpoint, "PUBLISHED", shipped)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return shipped
+
+
+def touch(path: str) -> Path:
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).touch()
+    return Path(path)
+
+
+def test_weights_of_a_run_come_before_the_published_ones_unless_these_are_asked_for(folders):
+    shipped = folders / "Breakout-v0.dat"
+    assert checkpoint.find_model(None, "Breakout-v0") == shipped
+    own = touch("trained_models/Breakout-v0.dat")
+    assert checkpoint.find_model(None, "Breakout-v0") == own
+    assert checkpoint.find_model(None, "Breakout-v0", published=True) == shipped
+
+
+def test_a_named_folder_is_not_replaced(folders):
+    assert checkpoint.find_model("mine", "Breakout-v0") == Path("mine/Breakout-v0.dat")
+
+
+def test_published_weights_have_a_short_name_where_the_suite_is(folders, monkeypatch):
+    monkeypatch.chdir(folders.parent)
+    assert checkpoint.find_model(None, "Breakout-v0") == Path("published/Breakout-v0.dat")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ("trained_models/Pong-v0.dat: no such file", "(there are: Breakout-v0)", "main.py")),
+        ({"published": True}, ("no weights of Pong-v0 are published", "Breakout-v0")),
+        ({"last": True}, ("trained_models/Pong-v0.ckpt: no such file", "of a run")),
+        ({"last": True, "published": True}, ("no checkpoint", "leave it out")),
+    ],
+)
+def test_weights_that_are_nowhere_are_one_line_that_says_what_there_is(folders, options, words):
+    with pytest.raises(ValueError, match=r"^.*$") as error:  # one line
+        checkpoint.find_model(None, "Pong-v0", **options)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_last_weights_of_a_run_are_not_those_of_the_published_model(folders):
+    with pytest.raises(ValueError, match=r"without --last, .*published.Breakout-v0.dat is played"):
+        checkpoint.find_model(None, "Breakout-v0", last=True)
+    path = touch("trained_models/Breakout-v0.ckpt")
+    assert checkpoint.find_model(None, "Breakout-v0", last=True) == path
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_a_run_leaves_a_checkout_clean_and_the_published_model_playable(tmp_path):
+    """In a repository of its own, of the files here with a small published model."""
+    left_out = shutil.ignore_patterns(".*", "trained_models", "logs", "demo", "benchmarks", "tests")
+    suite = tmp_path / "suite"
+    shutil.copytree(ROOT, suite, ignore=left_out)  # with the compiled kernels, so that it is quick
+    shutil.copy(ROOT / ".gitignore", suite)
+    for folder in ("logs", "trained_models/published"):
+        (suite / folder).mkdir(parents=True)
+    path = save(suite / "trained_models/published", "Pong-v0", lively_weights(6))
+    before = path.read_bytes()
+
+    def call(*command: str) -> str:
+        done = subprocess.run(command, cwd=suite, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
+
+    git = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody", "-c", "commit.gpgsign=false")
+    call("git", "-c", "init.defaultBranch=main", "init", "-q")
+    call("git", "add", ".")
+    call(*git, "commit", "-q", "-m", "all")
+    assert "trained_models/published/Pong-v0.dat" in call("git", "ls-files").splitlines()
+    run = call(sys.executable, "main.py", *SMALL, "--max-steps", "200")
+    assert "old-1" not in run
+    played = call(sys.executable, "gym_eval.py", "--published", "-ne", "1", "-mel", "4")
+    assert "trained_models/published/Pong-v0.dat: published weights" in played
+    sha256 = json.loads((suite / "logs/Pong-v0_eval.json").read_text())["sha256"]
+    assert sha256 == hashlib.sha256(before).hexdigest()
+    assert path.read_bytes() == before
+    assert call("git", "status", "--porcelain") == ""

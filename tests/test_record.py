@@ -11,7 +11,7 @@ from test_gym_eval import CONFIG, lively_weights, own_loggers, run, save  # noqa
 import gym_eval
 import record
 from environment import Emulator, Normalizer, game_config, make_env, read_config
-from gym_eval import build_parser
+from options import build_eval_parser
 from player import env_seed, play_games
 from stopping import StopSignal
 from utils import EVALUATE, game_seed
@@ -102,7 +102,7 @@ def test_the_recorded_game_is_the_reported_one(models, tmp_path, stochastic):
 
 @pytest.mark.parametrize("index", [0, 9])
 def test_a_replayed_game_has_the_score_of_the_evaluation(index, tmp_path):
-    args = build_parser().parse_args(["--record", str(tmp_path / "a.mp4")])
+    args = build_eval_parser().parse_args(["--record", str(tmp_path / "a.mp4")])
     model = gym_eval.make_model(6, 32)
     model.load_state_dict(lively_weights(6))
     config = game_config(read_config(CONFIG), ENV)
