@@ -232,11 +232,10 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
     logger = setup_logger(run.files.log.name, run.files.log, output)
     if run.server.first_step:
         logger.info(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
-    else:
-        for name, value in vars(run.args).items():
-            logger.info(f"{name}: {value}")
-        for line in run.introduction:
-            logger.info(line)
+    for name, value in vars(run.args).items():
+        logger.info(f"{name}: {value}")
+    for line in run.introduction:
+        logger.info(line)
     if slow_because:
         line = f"{slow_because}: training in plain PyTorch, several times slower"
         logger.info(line)

@@ -4,10 +4,15 @@ Of main.py also the recipes behind the defaults and what --resume keeps.
 """
 
 import argparse
-from collections.abc import Sequence
+import difflib
+import functools
+import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from environment import SKIP_RATE, check_skip_rate, game_name, parse_env_id
+from environment import SKIP_RATE, check_skip_rate, game_name, known_env_ids, parse_env_id
+from schedule import is_schedule, needs_length, number_or_schedule
 from utils import (
     LineParser,
     add_truth,
@@ -24,52 +29,44 @@ from utils import (
 )
 
 ENVS_PER_WORKER = 8  # by measurement, see benchmarks/README.md
-# Defaults with one game per worker, those of the classic suite; with several, where a larger batch
-# carries a longer step and has a larger gradient; and in games where other values were seen to
-# learn, see benchmarks/README.md. A rate of 3e-4 is only where it was: in MsPacman it saturates the
-# LSTM within 0.2 M steps, and nothing is learned then.
-ONE_GAME = {
-    "lr": 1e-4,
-    "anneal_steps": 0,
-    "tau": 1.0,
-    "entropy_coef": 0.01,
-    "max_grad_norm": 40.0,
+RECIPES = Path(__file__).with_name("recipes.toml")
+OPTIMIZERS = ("Adam", "RMSprop")
+# The tables of a recipe file, as recipes.toml explains them, and what the help says of each.
+TABLES = {
+    "every_run": "",
+    "one_game": " with one game per worker",
+    "several_games": " with several games per worker",
+    **{optimizer: f" with {optimizer}" for optimizer in OPTIMIZERS},
 }
-SEVERAL_GAMES = ONE_GAME | {"anneal_steps": 10_000_000, "max_grad_norm": 200.0}
-LITTLE_ENTROPY = {"lr": 3e-4, "tau": 0.95, "entropy_coef": 0.001}
-OF_GAME = {  # with several games per worker
-    "Pong": {"lr": 3e-4},
-    "Breakout": LITTLE_ENTROPY,
-    "SpaceInvaders": LITTLE_ENTROPY,
-    "BeamRider": LITTLE_ENTROPY,
-}
-RMSPROP_LR = 7e-4
-ADAM_EPS = 1e-3
-
-
-def recipe(env_id: str, envs_per_worker: int) -> dict[str, float]:
-    """The defaults of learning that depend on the game and on how many of it a worker plays."""
-    if envs_per_worker == 1:
-        return ONE_GAME
-    return SEVERAL_GAMES | OF_GAME.get(game_name(env_id), {})
-
-
-def defaults(name: str) -> str:
-    """What the help says about an option of a recipe."""
-    text = str(ONE_GAME[name])
-    if SEVERAL_GAMES[name] != ONE_GAME[name]:
-        text += f" with one game per worker, {SEVERAL_GAMES[name]} with several"
-    games: dict[float, list[str]] = {}
-    for game, values in OF_GAME.items():
-        if name in values:
-            games.setdefault(values[name], []).append(game)
-    for value, those in games.items():
-        text += f"; {value} with several games per worker in {', '.join(those)}"
-    return text
+OF_GAMES = ("one_game", "several_games")  # those that hold tables of games
 
 
 def build_parser() -> LineParser:
+    """The options of main.py. Those of a recipe are missing from what it parses if not given."""
+    parser = _bare_parser()
+    try:
+        tables = _default_recipes()
+    except ValueError as error:
+        parser.error(str(error))
+    for name, action in _of_recipe(parser).items():
+        action.help += _in_help(tables, name)
+    return parser
+
+
+def recipe_options() -> dict[str, argparse.Action]:
+    """The options that a recipe can have, by name."""
+    return _of_recipe(_bare_parser())
+
+
+def _of_recipe(parser: LineParser) -> dict[str, argparse.Action]:
+    """They have no default in the parser."""
+    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
+    return {name: a for name, a in actions.items() if a.default is argparse.SUPPRESS}
+
+
+def _bare_parser() -> LineParser:
     parser = LineParser(prog="main.py", description="Train an A3C-LSTM agent on an Atari game.")
+    absent = argparse.SUPPRESS  # the default of what a recipe says
     run = parser.add_argument_group("run")
     run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
     run.add_argument(
@@ -83,7 +80,11 @@ def build_parser() -> LineParser:
     )
     run.add_argument("-s", "--seed", type=seed_int, default=1, metavar="S", help="random seed")
     run.add_argument(
-        "--max-steps", type=or_none(positive_int), metavar="N",
+        "--recipe", metavar="FILE",
+        help="options by game that beat those of recipes.toml, where the form is explained",
+    )
+    run.add_argument(
+        "--max-steps", type=or_none(positive_int), default=absent, metavar="N",
         help="stop after N agent steps over all workers, earlier sessions included; "
         "none lifts the limit of a resumed run",
     )
@@ -102,64 +103,68 @@ def build_parser() -> LineParser:
         "optimizer at step 0",
     )
 
-    learning = parser.add_argument_group("learning")
+    learning = parser.add_argument_group("learning", argument_default=absent)
     learning.add_argument(
-        "-l", "--lr", type=positive_float, metavar="LR",
-        help=f"learning rate (default: {defaults('lr')}; {RMSPROP_LR} with RMSprop)",
+        "-l", "--lr", type=number_or_schedule(positive_float, last=natural_float), metavar="LR",
+        help="learning rate, a number or a schedule: values at agent steps with straight lines "
+        "between, as 3e-4@0,3e-5@10M, or at shares of the run, as 3e-4@0%%,0@100%%",
     )
     learning.add_argument(
         "--anneal-steps", type=natural_int, metavar="N",
-        help="agent steps of the run over which every learning rate falls to a tenth, where it "
-        f"stays; 0 keeps it as it is (default: {defaults('anneal_steps')})",
+        help="agent steps of the run over which a constant learning rate falls to a tenth, where "
+        "it stays; 0 keeps it as it is",
     )
     learning.add_argument(
-        "-g", "--gamma", type=unit_interval, default=0.99, metavar="G", help="discount factor"
+        "--schedule-steps", type=or_none(positive_int), metavar="N",
+        help="agent steps that the shares of schedules are of; none, the default, is --max-steps "
+        "as the run begins",
+    )
+    learning.add_argument(
+        "-g", "--gamma", type=number_or_schedule(unit_interval), metavar="G",
+        help="discount factor, a number or a schedule",
     )
     add_truth(
-        learning, "--reward-ends-return", default=False,
+        learning, "--reward-ends-return", default=absent,
         help="what follows a reward counts for nothing that was done before it; for games where "
         "each reward decides a rally, such as Pong, with a --gamma of 0.998 or more; elsewhere it "
         "makes short-sighted",
     )
     learning.add_argument(
         "-t", "--tau", type=unit_interval, metavar="T",
-        help=f"lambda of generalised advantage estimation (default: {defaults('tau')})",
+        help="lambda of generalised advantage estimation",
     )
     learning.add_argument(
-        "-ec", "--entropy-coef", type=natural_float, metavar="EC",
-        help=f"weight of the policy's entropy (default: {defaults('entropy_coef')})",
+        "-ec", "--entropy-coef", type=number_or_schedule(natural_float), metavar="EC",
+        help="weight of the policy's entropy, a number or a schedule",
     )
     learning.add_argument(
-        "-vc", "--value-coef", type=natural_float, default=0.5, metavar="VC",
-        help="weight of the value loss",
+        "-vc", "--value-coef", type=natural_float, metavar="VC", help="weight of the value loss"
     )
     learning.add_argument(
         "--max-grad-norm", type=positive_float, metavar="N",
-        help="a gradient with a larger norm is scaled down to it "
-        f"(default: {defaults('max_grad_norm')})",
+        help="a gradient with a larger norm is scaled down to it",
     )
     learning.add_argument(
-        "-ns", "--num-steps", type=positive_int, default=20, metavar="N",
+        "-ns", "--num-steps", type=positive_int, metavar="N",
         help="agent steps in a rollout, per game",
     )
     learning.add_argument(
-        "-o", "--optimizer", choices=("Adam", "RMSprop"), default="Adam", help="optimizer"
+        "-dss", "--distributed-step-size", type=positive_int, nargs="+", metavar="N",
+        help="agent steps in a rollout, dealt out to the workers in turn; not together with "
+        "--num-steps",
     )
+    learning.add_argument("-o", "--optimizer", choices=OPTIMIZERS, help="optimizer")
     learning.add_argument(
         "--adam-eps", type=positive_float, metavar="E",
-        help=f"added to the root of Adam's second moment, for Adam alone (default: {ADAM_EPS:g})",
+        help="added to the root of Adam's second moment, for Adam alone",
     )
-    add_truth(learning, "-a", "--amsgrad", default=False, help="AMSGrad variant of Adam")
+    add_truth(learning, "-a", "--amsgrad", default=absent, help="AMSGrad variant of Adam")
     add_truth(
-        learning, "-so", "--shared-optimizer", default=True,
+        learning, "-so", "--shared-optimizer", default=absent,
         help="one optimizer with shared statistics; False gives each worker its own",
     )
     learning.add_argument(
-        "-dss", "--distributed-step-size", type=positive_float, nargs="+", default=[], metavar="LR",
-        help="learning rates dealt out to the workers in turn; not together with --lr",
-    )
-    learning.add_argument(
-        "-hs", "--hidden-size", type=positive_int, default=512, metavar="N", help="LSTM units"
+        "-hs", "--hidden-size", type=positive_int, metavar="N", help="LSTM units"
     )
 
     game = parser.add_argument_group("environment")
@@ -179,14 +184,14 @@ def build_parser() -> LineParser:
         help=f"frames per agent step of NoFrameskip ids, and of no others (default: {SKIP_RATE})",
     )
 
-    evaluation = parser.add_argument_group("evaluation")
+    evaluation = parser.add_argument_group("evaluation", argument_default=absent)
     evaluation.add_argument(
         "--eval-interval", type=or_none(natural_float), metavar="SECONDS",
         help="pause between evaluations; none, the default, is 4 times the processor time of the "
         "last one, and 60 at least",
     )
     evaluation.add_argument(
-        "--eval-episodes", type=positive_int, default=8, metavar="N", help="games per evaluation"
+        "--eval-episodes", type=positive_int, metavar="N", help="games per evaluation"
     )
     evaluation.add_argument(
         "--save-score-level", type=or_none(finite_float), metavar="S",
@@ -194,7 +199,7 @@ def build_parser() -> LineParser:
         "level",
     )
     add_truth(
-        evaluation, "-sm", "--save-max", default=False,
+        evaluation, "-sm", "--save-max", default=absent,
         help="keep every new best as ENV.step-N.dat beside ENV.dat",
     )
     files = parser.add_argument_group("files and output")
@@ -329,17 +334,162 @@ def video_path(text: str) -> Path:
     return Path(text)
 
 
+def _in_help(tables: dict[str, dict[str, Any]], name: str) -> str:
+    """The defaults of an option, by the tables of recipes.toml."""
+    games_of: dict[str, list[str]] = {}
+    for table, values in tables.items():
+        kind, _, game = table.partition(".")
+        if values.get(name) not in (None, []):
+            text = f"{values[name]}{TABLES[kind]}{' in ' if game else ''}"
+            games_of.setdefault(text, []).append(game)
+    texts = "; ".join(text + ", ".join(games) for text, games in games_of.items())
+    return f" (default: {texts})".replace("%", "%%") if texts else ""
+
+
+def read_recipes(path: Path | str) -> dict[str, dict[str, Any]]:
+    """The tables of a recipe file by name, "several_games.Pong" for that of a game.
+
+    ValueError: one line about what is wrong, with the names of file, table and key.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # broken TOML, or not even text
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    tables: dict[str, dict] = {}
+    for name, table in content.items():
+        if not isinstance(table, dict):
+            raise ValueError(f"{path}: {name}: is in no table; its place is below one")
+        games = {key: value for key, value in table.items() if isinstance(value, dict)}
+        tables[name] = {key: table[key] for key in table if key not in games}
+        tables |= {f"{name}.{game}": values for game, values in games.items()}
+    options = recipe_options()
+    return {name: _check_table(path, name, table, options) for name, table in tables.items()}
+
+
+def _check_table(path, name: str, table: dict, options: dict[str, argparse.Action]) -> dict:
+    """The values of a table of a recipe file, as the command line would give them."""
+    where, values = f"{path}: [{name}]", {}
+    kind, _, game = name.partition(".")
+    if kind not in TABLES:
+        raise ValueError(f"{where}: no table of a recipe; the nearest is {_nearest(kind, TABLES)}")
+    if game:
+        if kind not in OF_GAMES:
+            raise ValueError(f"{where}: games have their tables in {' and '.join(OF_GAMES)}")
+        games = {game_name(env_id) for env_id in known_env_ids()}
+        if game not in games:
+            raise ValueError(f"{where}: no game; the nearest is {_nearest(game, games)}")
+    for key, value in table.items():
+        if key not in options:
+            nearest = _nearest(key, options)
+            raise ValueError(f"{where} {key}: no option of a recipe; the nearest is {nearest}")
+        if key == "optimizer" and name in OPTIMIZERS:
+            raise ValueError(f"{where} {key}: this table is for {name}")
+        try:
+            values[key] = _option_value(options[key], value)
+            _check_together(values)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ValueError(f"{where} {key}: {error}") from None
+    return values
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.0)[0]
+
+
+def _option_value(action: argparse.Action, value: Any) -> Any:
+    """A value of a recipe file as the command line would give it."""
+    if action.nargs == "+":
+        if not isinstance(value, list):
+            raise ValueError(f"{value!r} is not a list")
+        return [action.type(repr(item)) for item in value]
+    text = value if isinstance(value, str) else repr(value)
+    result = action.type(text) if action.type else text
+    # A number or a truth value in quotes, or one for the other.
+    if isinstance(value, str) != isinstance(result, str | None) or (
+        isinstance(value, bool) != isinstance(result, bool)
+    ):
+        raise ValueError(f"{value!r} is of the wrong type")
+    if action.choices and result not in action.choices:
+        raise ValueError(f"{value!r} is not one of {', '.join(action.choices)}")
+    return result
+
+
+def _check_together(values: dict[str, Any]) -> None:
+    """ValueError: there are two options of which one stands in place of the other."""
+    for given, option, other in (
+        (is_schedule(values.get("lr")), "a schedule of --lr", "anneal_steps"),
+        (values.get("distributed_step_size"), "--distributed-step-size", "num_steps"),
+    ):
+        if given and values.get(other):
+            raise ValueError(f"{option} stands in place of {_option(other)}; leave out one of them")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _make_way(values: dict[str, Any], better: dict[str, Any]) -> dict[str, Any]:
+    """`values` without those that something in `better` stands in place of."""
+    values = dict(values)
+    if is_schedule(better.get("lr")):
+        values["anneal_steps"] = 0
+    if better.get("distributed_step_size"):
+        values["num_steps"] = None
+    if better.get("num_steps"):
+        values["distributed_step_size"] = []
+    return values
+
+
+def recipe(
+    env_id: str,
+    envs_per_worker: int,
+    optimizer: str | None = None,
+    path: Path | str | None = None,
+) -> dict[str, Any]:
+    """The options of learning and evaluation by the recipes: of the file, over recipes.toml.
+
+    optimizer: if it is not for the recipe to say.  ValueError: as read_recipes.
+    """
+    which = "one_game" if envs_per_worker == 1 else "several_games"
+    files = [_default_recipes(), read_recipes(path) if path else {}]
+
+    def values(*names: str) -> dict[str, Any]:
+        tables = [file.get(name, {}) for file in files for name in names]
+        return functools.reduce(lambda lower, upper: _make_way(lower, upper) | upper, tables)
+
+    names = ("every_run", which, f"{which}.{game_name(env_id)}")
+    optimizer = optimizer or values(*names)["optimizer"]
+    result = values(*names, optimizer)
+    if optimizer != "Adam":
+        result["adam_eps"] = None
+    return result
+
+
+def _default_recipes() -> dict[str, dict[str, Any]]:
+    tables = read_recipes(RECIPES)
+    for name in recipe_options():
+        if name not in tables.get("every_run", {}):
+            raise ValueError(f"{RECIPES}: [every_run] {name}: is missing")
+    return tables
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a run that begins. ValueError: one line, if they do not go together."""
+    """The options of a run that begins; with --resume, no more than what was given.
+
+    ValueError: one line, if they do not go together.
+    """
     args = build_parser().parse_args(argv)
-    if args.lr is not None and args.distributed_step_size:
-        raise ValueError("--distributed-step-size stands in place of --lr; leave out one of them")
     if args.resume and args.load:
         raise ValueError("--resume brings back its own weights; leave out --load")
     if args.published and not args.load:
         raise ValueError("--published says which weights --load starts from; add --load")
+    if args.resume and args.recipe:
+        raise ValueError("--resume goes on with what the run had; leave out --recipe")
     check_skip_rate(parse_env_id(args.env), args.skip_rate)
-    return complete(args)
+    return args if args.resume else complete(args)
 
 
 def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argparse.Namespace:
@@ -348,20 +498,31 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     resumed: content of the checkpoint `path`. ValueError: one line about what cannot change.
     """
     parser = build_parser()
+    given = vars(parser.parse_args(argv))
     saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
-    if parser.parse_args(argv).lr is not None:  # it stands in place of a saved list of rates
+    if any(isinstance(length, float) for length in saved.get("distributed_step_size", ())):
+        # Earlier versions dealt out learning rates.
+        if "lr" not in given:
+            rates = " ".join(map(str, saved["distributed_step_size"]))
+            raise ValueError(
+                f"{path}: the run dealt out the learning rates {rates} to its workers, which is no "
+                "more; give --lr, for all of them"
+            )
         saved["distributed_step_size"] = []
+    saved = _make_way(saved, given)
     if saved.get("optimizer") != "Adam":
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
-    # Of the session, not of the run:
-    session = ("resume", "load", "published", "max_minutes", "save_model_dir", "quiet", "plain")
-    options = vars(parser.parse_args([]))
+    # Of the session, not of the run.
+    session = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
+    session += ("plain",)
+    options = vars(parser.parse_args([])).keys() | recipe_options().keys()
     parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in session})
     args = parser.parse_args(argv)
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
-        if getattr(args, name) != saved.get(name):
-            option = "--" + name.replace("_", "-")
-            raise ValueError(f"{path}: the run has {option} {saved.get(name)}; that cannot change")
+        if getattr(args, name, None) != saved.get(name):
+            raise ValueError(
+                f"{path}: the run has {_option(name)} {saved.get(name)}; that cannot change"
+            )
     args = complete(args)
     if args.max_steps and args.max_steps <= resumed["steps"]:
         raise ValueError(
@@ -371,19 +532,20 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
 
 
 def complete(args: argparse.Namespace) -> argparse.Namespace:
-    """Fill in the defaults that depend on other options."""
+    """Fill in what was not given, by the recipes and by other options."""
     if args.envs_per_worker is None:
         args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER
+    args.skip_rate = args.skip_rate or SKIP_RATE
+    given = vars(args)
+    defaults = recipe(args.env, args.envs_per_worker, given.get("optimizer"), args.recipe)
+    given.update(_make_way(defaults, given) | given)
+    _check_together(given)
     if args.amsgrad and args.optimizer != "Adam":
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
     if args.adam_eps and args.optimizer != "Adam":
         raise ValueError("--adam-eps belongs to Adam; leave it out with --optimizer RMSprop")
-    if args.adam_eps is None and args.optimizer == "Adam":
-        args.adam_eps = ADAM_EPS
-    args.skip_rate = args.skip_rate or SKIP_RATE
-    if args.lr is None and args.optimizer == "RMSprop":
-        args.lr = RMSPROP_LR
-    for name, value in recipe(args.env, args.envs_per_worker).items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    if any(map(needs_length, (args.lr, args.gamma, args.entropy_coef))):
+        args.schedule_steps = args.schedule_steps or args.max_steps
+        if args.schedule_steps is None:
+            raise ValueError("a schedule by shares of a run wants --max-steps or --schedule-steps")
     return args

@@ -27,6 +27,7 @@ from environment import (
 from hogwild import FinishedGames, Hogwild, require_shared_memory
 from model import flatten_parameters, make_model
 from monitor import TensorBoard
+from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
 from utils import count
 
@@ -82,6 +83,7 @@ class Run:
             "max_episode_length": args.max_episode_length,
             "episodes": args.eval_episodes,
             "seed": args.seed,
+            "options": {name: getattr(args, name) for name in options.recipe_options()},
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": checkpoint.versions(),
             "loaded": None,  # the weights that this run started from, see checkpoint.origin
@@ -156,11 +158,10 @@ class Run:
         return max((score for score in scores if score is not None), default=math.nan)
 
     def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        lr = value_at(self.args.lr, 0, self.args.schedule_steps)  # each update brings its own
         if self.args.optimizer == "Adam":
-            return SharedAdam(
-                parameters, self.args.lr, eps=self.args.adam_eps, amsgrad=self.args.amsgrad
-            )
-        return SharedRMSprop(parameters, lr=self.args.lr)
+            return SharedAdam(parameters, lr, eps=self.args.adam_eps, amsgrad=self.args.amsgrad)
+        return SharedRMSprop(parameters, lr=lr)
 
     def save(self, last: bool = False) -> None:
         """Write the checkpoint; with the last weights as the model, if nothing was a best.

@@ -22,6 +22,7 @@ from hogwild import Hogwild
 from model import flatten_parameters, make_model
 from network import make_network
 from player import Game, Player, Step, env_seed
+from schedule import value_at
 from utils import TRAIN, become_child, game_seed
 
 ANNEALED = 0.1  # share of the learning rate that is left after --anneal-steps
@@ -129,14 +130,17 @@ def collect(
     return Rollout(values, logits, actions, rewards.clamp(-1, 1), next_values, ended)
 
 
-def learning_rate(args: Namespace, rank: int, steps: int) -> float:
-    """Step size of this worker after so many agent steps of the run.
+def scheduled(args: Namespace, steps: int) -> tuple[float, float, float]:
+    """Learning rate, gamma and entropy coefficient after so many agent steps of the run.
 
-    Falls linearly over args.anneal_steps, and stays at its lowest.
+    A constant learning rate falls linearly over args.anneal_steps, and stays at its lowest.
     """
-    rates = args.distributed_step_size or [args.lr]
+    lr, gamma, entropy_coef = (
+        value_at(value, steps, args.schedule_steps)
+        for value in (args.lr, args.gamma, args.entropy_coef)
+    )
     progress = min(1.0, steps / args.anneal_steps) if args.anneal_steps else 0.0
-    return rates[rank % len(rates)] * (1 - (1 - ANNEALED) * progress)
+    return lr * (1 - (1 - ANNEALED) * progress), gamma, entropy_coef
 
 
 def train(
@@ -157,7 +161,9 @@ def train(
     ]
     model = make_model(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)
-    network = make_network(model, len(games), args.num_steps, args.plain)
+    lengths = args.distributed_step_size or [args.num_steps]
+    num_steps = lengths[rank % len(lengths)]
+    network = make_network(model, len(games), num_steps, args.plain)
     player = Player(network, games, args.count_lives, learning=True)
 
     for row, seed in enumerate(first_seeds):
@@ -166,18 +172,19 @@ def train(
 
     while not server.stopped:
         server.pull(weights)
-        rollout = collect(player, args.num_steps, rank, server, seeds)
+        rollout = collect(player, num_steps, rank, server, seeds)
         if rollout is None:
             break
         values, logits, actions, rewards, next_values, ended = rollout
+        lr, gamma, entropy_coef = scheduled(args, server.steps)
         returns, advantages = returns_and_advantages(
-            rewards, values, next_values, ended, args.gamma, args.tau, args.reward_ends_return
+            rewards, values, next_values, ended, gamma, args.tau, args.reward_ends_return
         )
         values.requires_grad_()
         logits.requires_grad_()
         loss = a3c_loss(values, logits, actions, returns, advantages)
         d_values, d_logits = torch.autograd.grad(
-            loss.total(args.entropy_coef, args.value_coef), (values, logits)
+            loss.total(entropy_coef, args.value_coef), (values, logits)
         )
         gradient.zero_()
         network.backward(d_values, d_logits, ended)  # from the network's outputs to its weights
@@ -186,7 +193,6 @@ def train(
             raise FloatingPointError(f"the gradient's norm is {norm}")
         if norm > args.max_grad_norm:
             gradient *= args.max_grad_norm / norm
-        lr = learning_rate(args, rank, server.steps)
         server.push(gradient, rank, lr)
         steps = values.numel()
         server.report(

@@ -252,6 +252,7 @@ def run() -> None:
     own = parser.parse_args()
     options = ["--env", own.env, "--envs-per-worker", str(own.envs_per_worker)]
     args = complete(build_parser().parse_args(options))  # the recipe
+    _, args.gamma, args.entropy_coef = training.scheduled(args, steps=0)  # numbers for both sides
     vars(args).update(vars(own))
     if args.part_steps < args.num_steps * args.envs_per_worker:
         parser.error(f"--part-steps: at least {args.num_steps * args.envs_per_worker}, a rollout")

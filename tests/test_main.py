@@ -557,18 +557,33 @@ def test_a_resumed_run_can_be_given_back_the_defaults(trained, monkeypatch):
     monkeypatch.chdir(trained)
     path = Path("trained_models/Pong-v0.ckpt")
     saved = checkpoint.load_checkpoint(path)
-    saved["args"] |= {"distributed_step_size": [0.1, 0.2], "save_score_level": 3.0}
+    saved["args"] |= {
+        "distributed_step_size": [4, 6], "num_steps": None, "save_score_level": 3.0
+    }  # fmt: skip
     torch.save(saved, path)
     resume = ["--resume", "--max-steps", "9000"]
     args, _ = load_options(resume)
-    assert args.distributed_step_size == [0.1, 0.2]
+    assert (args.distributed_step_size, args.num_steps) == ([4, 6], None)
     assert (args.max_episode_length, args.save_score_level) == (40, 3.0)
     none = ["--max-episode-length", "none", "--save-score-level", "none"]
-    args, _ = load_options([*resume, *none, "--lr", "0.3"])
-    assert (args.lr, args.distributed_step_size) == (0.3, [])
+    args, _ = load_options([*resume, *none, "--num-steps", "20"])
+    assert (args.distributed_step_size, args.num_steps) == ([], 20)
     assert args.max_episode_length is args.save_score_level is None
-    args, _ = load_options([*resume, "--distributed-step-size", "0.4"])
-    assert args.distributed_step_size == [0.4]
+    args, _ = load_options([*resume, "--distributed-step-size", "8"])
+    assert (args.distributed_step_size, args.num_steps) == ([8], None)
+
+
+def test_a_run_that_dealt_out_learning_rates_is_refused_with_the_way_out(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    path = Path("trained_models/Pong-v0.ckpt")
+    saved = checkpoint.load_checkpoint(path)
+    saved["args"] |= {"distributed_step_size": [0.1, 0.2]}  # as earlier versions wrote it
+    torch.save(saved, path)
+    resume = ["--resume", "--max-steps", "9000"]
+    with pytest.raises(ValueError, match=r"learning rates 0\.1 0\.2 .* give --lr"):
+        load_options([*resume, "--distributed-step-size", "8"])
+    args, _ = load_options([*resume, "--lr", "0.3"])
+    assert (args.lr, args.distributed_step_size, args.num_steps) == (0.3, [], 5)
 
 
 def test_a_checkpoint_from_before_annealing_keeps_its_rate(trained, monkeypatch):
@@ -616,7 +631,10 @@ def test_a_resumed_run_appends_to_log_and_csv_and_drops_newer_rows(trained, comm
     assert csv.read_text().startswith(rows)
     assert f",{steps + 1},5.0" not in csv.read_text()
     assert log.read_text().startswith(lines)
-    assert f"resumed at agent step {steps}" in log.read_text()
+    resumed = log.read_text()[len(lines) :]
+    assert f"resumed at agent step {steps}" in resumed
+    assert "num_steps: 5" in lines
+    assert "num_steps: 5" in resumed
     again = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")
     assert steps + 200 <= again["steps"] <= steps + 210
 

@@ -11,9 +11,8 @@ import torch
 
 import checkpoint
 import main
-from environment import game_name
 from hogwild import Hogwild
-from options import ENVS_PER_WORKER, OF_GAME, build_parser
+from options import ENVS_PER_WORKER, build_parser, complete
 from run import Run, load_options
 from stopping import StopSignal
 from train import train
@@ -49,7 +48,7 @@ class Recorder(Hogwild):
 
 def gradients(*options: str, rank: int = 0) -> list[torch.Tensor]:
     """The first three gradients of a worker of `main.py --env Breakout-v0` with these options."""
-    few = ("--num-steps", "20", "--workers", "2", "--envs-per-worker", "1")
+    few = ("--workers", "2", "--envs-per-worker", "1")
     run = build("--env", "Breakout-v0", *few, *options)
     run.server.__class__ = Recorder
     train(rank, run.args, run.server.watch(3), run.make_env)
@@ -85,8 +84,11 @@ def test_equal_options_give_equal_gradients():
         ("-l", "0.1"),
         ("--anneal-steps", "100"),
         ("--adam-eps", "0.1"),
-        ("--distributed-step-size", "0.1", "0.2"),
-        ("-dss", "0.1", "0.2"),
+        ("--distributed-step-size", "10", "20"),
+        ("-dss", "10", "20"),
+        ("--lr", "0.1@0,0.2@1M"),
+        ("--gamma", "0.5@0%,0.6@100%", "--max-steps", "1000"),
+        ("--entropy-coef", "0.5@0,0@1M"),
         ("--optimizer", "RMSprop"),
         ("-o", "RMSprop"),
         ("--max-episode-length", "10"),
@@ -99,6 +101,15 @@ def test_equal_options_give_equal_gradients():
 def test_an_option_of_learning_changes_the_gradients(options):
     pairs = zip(gradients(*options), default_gradients(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    "options", [("--gamma", "0.99@30,0.5@31"), ("-ec", "0.01@30,0.5@31")], ids=" ".join
+)
+def test_a_worker_uses_the_value_of_the_step(options):
+    first, second, _ = gradients(*options)  # after about 20 and 40 steps
+    assert torch.equal(first, default_gradients()[0])
+    assert not torch.equal(second, default_gradients()[1])
 
 
 def test_reward_ends_return_changes_the_gradients_of_a_game_with_rewards():
@@ -166,7 +177,11 @@ def test_count_lives_ends_training_episodes():
         (("-ns", "7"), "num_steps", 7),
         (("-mel", "7"), "max_episode_length", 7),
         (("-o", "RMSprop"), "optimizer", "RMSprop"),
-        (("-dss", "0.7", "0.3"), "distributed_step_size", [0.7, 0.3]),
+        (("-dss", "7", "3"), "distributed_step_size", [7, 3]),
+        (("-l", "0.7@0, 0@9M"), "lr", "0.7@0,0@9M"),
+        (("-g", "0.7@0,1@9M"), "gamma", "0.7@0,1@9M"),
+        (("-ec", "0.7@0,0@9M"), "entropy_coef", "0.7@0,0@9M"),
+        (("--schedule-steps", "7"), "schedule_steps", 7),
         (("-tl",), "tensorboard_logger", True),
         (("--tensorboard-logger", "False"), "tensorboard_logger", False),
         (("-q",), "quiet", True),
@@ -177,7 +192,7 @@ def test_count_lives_ends_training_episodes():
     ],
 )
 def test_truth_values_and_short_forms_are_understood(options, attribute, expected):
-    assert getattr(build_parser().parse_args(options), attribute) == expected
+    assert getattr(complete(build_parser().parse_args(options)), attribute) == expected
 
 
 def test_every_option_is_documented_with_a_default_or_a_unit(capsys):
@@ -260,11 +275,7 @@ def test_the_help_says_which_games_have_which_defaults():
         "(default: 1.0; 0.95 with several games per worker in Breakout, SpaceInvaders, BeamRider)"
         in text
     )
-    assert "(default: 40.0 with one game per worker, 200.0 with several)" in text
-
-
-def test_the_games_with_a_recipe_of_their_own_exist():
-    assert {game_name(f"{game}-v0") for game in OF_GAME} == set(OF_GAME)
+    assert "(default: 40.0; 200.0 with several games per worker)" in text
 
 
 def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
@@ -424,7 +435,15 @@ def refuse(capsys, *options: str) -> str:
         (("--lr", "0"), "'0'"),
         (("--lr", "inf"), "'inf'"),
         (("--anneal-steps", "-1"), "'-1'"),
-        (("--distributed-step-size", "0.1", "nan"), "'nan'"),
+        (("--lr", "1e-4@0,0@1M,1e-4@2M"), "'0' is not a number above 0"),
+        (("--lr", "1e-4@2M,1e-5@1M"), "'1M' does not come after"),
+        (("--lr", "1e-4@0%,1e-5@100%"), "--max-steps or --schedule-steps"),
+        (("--lr", "1e-4@0,1e-5@1M", "--anneal-steps", "9"), "in place of --anneal-steps"),
+        (("--gamma", "0.9@0,1.5@1M"), "'1.5'"),
+        (("--entropy-coef", "0.1@0,-1@1M"), "'-1'"),
+        (("--schedule-steps", "0"), "'0'"),
+        (("--distributed-step-size", "16", "0.1"), "'0.1'"),
+        (("--distributed-step-size", "16", "0"), "'0'"),
         (("--gamma", "1.5"), "'1.5'"),
         (("--gamma", "nan"), "'nan'"),
         (("--tau", "-0.1"), "'-0.1'"),
@@ -437,7 +456,9 @@ def refuse(capsys, *options: str) -> str:
         (("--env-config", "missing.json"), "missing.json"),
         (("--resume",), "Pong-v0.ckpt"),
         (("--resume", "--load"), "--load"),
-        (("--lr", "0.1", "-dss", "0.1", "0.2"), "in place of --lr"),
+        (("--num-steps", "5", "-dss", "16", "32"), "in place of --num-steps"),
+        (("--recipe", "missing.toml"), "missing.toml: No such file"),
+        (("--resume", "--recipe", "recipe.toml"), "leave out --recipe"),
         (("--skip-rate", "4"), "Pong-v0 skips by itself"),
         (("--load",), "Pong-v0.dat"),
         (("--load", "--published"), "no weights of Pong-v0 are published (there are: none)"),
