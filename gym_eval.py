@@ -100,11 +100,9 @@ def build_model(
         )
     _, found_size = matrices.get("lstm.weight_hh", (None, hidden_size))
     found_size = (description or {}).get("hidden_size") or found_size
-    if found_size is None:
-        raise ValueError(f"{path}: does not say its number of LSTM units; give --hidden-size")
     if hidden_size not in (None, found_size):
         raise ValueError(f"{path}: has {found_size} LSTM units, not --hidden-size {hidden_size}")
-    model = make_model(len(actions), found_size)
+    model = make_model(len(actions), *([found_size] if found_size else []))
     checkpoint.load_weights(path, model, state_dict)
     return model.eval()
 

@@ -239,7 +239,7 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
     if slow_because:
         line = f"{slow_because}: training in plain PyTorch, several times slower"
         logger.info(line)
-        if output is Output.DISPLAY:  # above it
+        if output is Output.DISPLAY:  # which gives the screen back as it was
             say(line)
     cores = available_cores()
     if run.args.workers > cores:

@@ -518,7 +518,7 @@ class Evaluations:
         self.actions: list[list[int]] = []
         self.args = Namespace(
             seed=1, hidden_size=4, count_lives=True, eval_episodes=PER_EVALUATION,
-            eval_interval=0.0, save_score_level=None, save_max=False,
+            eval_interval=0.0, save_score_level=None, save_max=False, plain=False,
         )  # fmt: skip
         self.files = Files.of("Planned-v0", str(folder), str(folder))
         torch.manual_seed(1)
