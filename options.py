@@ -38,7 +38,7 @@ TABLES = {
     "several_games": " with several games per worker",
     **{optimizer: f" with {optimizer}" for optimizer in OPTIMIZERS},
 }
-OF_GAMES = ("one_game", "several_games")  # those that hold tables of games
+WITH_GAMES = ("one_game", "several_games")  # those that hold tables of games
 
 
 def build_parser() -> LineParser:
@@ -376,8 +376,8 @@ def _check_table(path, name: str, table: dict, options: dict[str, argparse.Actio
     if kind not in TABLES:
         raise ValueError(f"{where}: no table of a recipe; the nearest is {_nearest(kind, TABLES)}")
     if game:
-        if kind not in OF_GAMES:
-            raise ValueError(f"{where}: games have their tables in {' and '.join(OF_GAMES)}")
+        if kind not in WITH_GAMES:
+            raise ValueError(f"{where}: games have their tables in {' and '.join(WITH_GAMES)}")
         games = {game_name(env_id) for env_id in known_env_ids()}
         if game not in games:
             raise ValueError(f"{where}: no game; the nearest is {_nearest(game, games)}")

@@ -107,11 +107,9 @@ def test_an_option_of_learning_changes_the_gradients(options):
     "options", [("--gamma", "0.99@30,0.5@31"), ("-ec", "0.01@30,0.5@31")], ids=" ".join
 )
 def test_a_worker_uses_the_value_of_the_step(options):
-    first, *later = gradients(*options)  # after about 20 steps and more
+    first, _, last = gradients(*options)  # after 20 and about 50 steps
     assert torch.equal(first, default_gradients()[0])
-    # Not each of them: without rewards up to an end, gamma does not matter.
-    pairs = zip(later, default_gradients()[1:], strict=True)
-    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(last, default_gradients()[2])
 
 
 def test_reward_ends_return_changes_the_gradients_of_a_game_with_rewards():
