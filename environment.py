@@ -305,17 +305,18 @@ class Screen(gym.Wrapper):
             raise ValueError("'fire' is set, but the game has no action FIRE")
         self.fire_action = self.action_meanings.index("FIRE") if fire else None
 
-    def _shrink(self, screen):
+    def shrink(self, screen: np.ndarray) -> np.ndarray:
+        """(80, 80) of a whole grey screen."""
         window = screen[self.top : self.bottom]
         return cv2.resize(window, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
     def reset(self, *, seed=None, options=None):
         screen, info = self.env.reset(seed=seed, options=options)
-        return self._shrink(screen), info
+        return self.shrink(screen), info
 
     def step(self, action):
         screen, reward, terminated, truncated, info = self.env.step(action)
-        return self._shrink(screen), reward, terminated, truncated and not terminated, info
+        return self.shrink(screen), reward, terminated, truncated and not terminated, info
 
 
 def make_env(

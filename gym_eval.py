@@ -43,28 +43,22 @@ from rich.progress import (
 from rich.text import Text
 
 import checkpoint
-import kernels
+from agent import Agent
 from display import can_show
 from environment import (
     CROP_TABLE,
     MAX_NOOPS,
     SKIP_RATE,
     EnvSpec,
-    Normalizer,
     check_skip_rate,
     file_name,
-    game_config,
-    make_env,
     parse_env_id,
-    read_config,
     require_screen,
 )
-from model import make_model
 from monitor import require
-from network import why_plain
-from player import Result, env_seed, play_games
+from player import Result, play_games
 from record import EMULATOR_RATE, record_game
-from utils import EVALUATE, format_time, game_seed, say, setup_logger
+from utils import EVALUATE, format_time, game_seed, setup_logger
 
 SIGN_SECONDS = 30  # without the end of a game, until a line says that games are running
 
@@ -80,31 +74,6 @@ class ShowEvery(gym.Wrapper):
     def reset(self, **options):
         self.env = self.hidden if next(self.numbers) else self.shown
         return super().reset(**options)
-
-
-def build_model(
-    path: Path,
-    state_dict: dict,
-    description: dict | None,
-    actions: list[str],
-    hidden_size: int | None = None,
-):
-    """The network with these weights. ValueError: one line, if they are for something else."""
-    # What an A3Clstm's weights say for themselves; another network's tensors have other names.
-    matrices = {name: tensor.shape for name, tensor in state_dict.items() if tensor.dim() == 2}
-    found_actions, _ = matrices.get("actor_linear.weight", (len(actions), None))
-    if found_actions != len(actions):
-        raise ValueError(
-            f"{path}: for {found_actions} actions, but this game has {len(actions)}: "
-            f"{' '.join(actions)}"
-        )
-    _, found_size = matrices.get("lstm.weight_hh", (None, hidden_size))
-    found_size = (description or {}).get("hidden_size") or found_size
-    if hidden_size not in (None, found_size):
-        raise ValueError(f"{path}: has {found_size} LSTM units, not --hidden-size {hidden_size}")
-    model = make_model(len(actions), *([found_size] if found_size else []))
-    checkpoint.load_weights(path, model, state_dict)
-    return model.eval()
 
 
 def has_chance(spec: EnvSpec, actions: list[str], greedy: bool) -> bool:
@@ -257,6 +226,10 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             raise ValueError(f"{args.record.parent}: no folder that can be written")
         if args.record.exists() and not args.record.is_file():
             raise ValueError(f"{args.record}: not a file")
+        if args.record_game not in ("first", "best") and args.record_game >= args.num_episodes:
+            raise ValueError(
+                f"--record-game {args.record_game}: the games are 0 to {args.num_episodes - 1}"
+            )
     if args.render:
         require_screen()
     if args.load_model and args.last:
@@ -264,30 +237,24 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     spec = parse_env_id(args.env)
     check_skip_rate(spec, args.skip_rate)
     name = file_name(spec.env_id)
-    config = game_config(read_config(args.env_config or CROP_TABLE), args.env)
     path = args.load_model or checkpoint.find_model(
         args.load_model_dir, name, args.published, args.last
     )
-    load = checkpoint.load_last if path.suffix == ".ckpt" else checkpoint.load_model
-    state_dict, description = load(path)
-    trained = description or {}
+    agent = Agent.load(
+        path,
+        args.env,
+        env_config=args.env_config or CROP_TABLE,
+        skip_rate=args.skip_rate,
+        max_episode_length=args.max_episode_length,
+        hidden_size=args.hidden_size,
+        greedy=args.greedy,
+        plain=args.plain,
+    )
+    description, make, greedy = agent.description, agent.make_env, agent.greedy
+    count_lives = agent.count_lives
     # With a description it is that of what was loaded, even if a run has replaced the file since.
-    sha256 = trained.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
-    if description:  # the actions that it was trained with, whatever the crop table says now
-        config = config | {"actions": trained["actions"]}
-    skip_rate = args.skip_rate or trained.get("skip_rate", SKIP_RATE)
-    make = functools.partial(make_env, args.env, config, skip_rate, args.max_episode_length)
-    actions = make().action_meanings
-    model = build_model(path, state_dict, description, actions, args.hidden_size)
-    with kernels.announced(say):
-        slow_because = "" if args.plain else why_plain(model)
-    plain = args.plain or bool(slow_because)
-    normalizer = None
-    if description:
-        state = np.array(checkpoint.normalizer_state(path, description))
-        normalizer = Normalizer(state, frozen=True)
-    count_lives = trained.get("count_lives", True)
-    greedy = trained.get("policy") != "sampled" if args.greedy is None else args.greedy
+    sha256 = description.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
+    skip_rate = args.skip_rate or description.get("skip_rate", SKIP_RATE)
     seeds = [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)]
 
     os.makedirs(args.log_dir, exist_ok=True)
@@ -299,27 +266,27 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     for line in checkpoint.introduce(path, description, args.env):
         logger.info(line)
     why = ""
-    if "policy" in trained:
-        why = f" (the weights were chosen for {trained['policy']} ones)"
+    if "policy" in description:
+        why = f" (the weights were chosen for {description['policy']} ones)"
     logger.info(f"{'greedy' if greedy else 'sampled'} actions{why}")
     if not description:
         logger.info("no description beside it: each game starts a normaliser of its own")
-    if slow_because:
-        logger.info(f"{slow_because}: playing in plain PyTorch, several times slower")
+    if agent.slow_because:
+        logger.info(f"{agent.slow_because}: playing in plain PyTorch, several times slower")
     sign = SignOfLife(logger)
     results: list[Result] = []
     started = time.monotonic()
     with bar(console, len(seeds), stop_signal) as advance:
         for result in play_games(
-            model,
+            agent.model,
             functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
             seeds,
-            normalizer,
+            agent.normalizer,
             count_lives,
             greedy,
             side_by_side=1 if args.render else args.workers,
             should_stop=lambda: stop_signal.received,
-            plain=plain,
+            plain=agent.plain,
             on_step=sign.step if bar is no_bar else lambda running, steps: None,
         ):
             results.append(result)
@@ -334,7 +301,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         return 130
     results.sort()
     summary = {
-        **summarize(args, results, greedy, has_chance(spec, actions, greedy)),
+        **summarize(args, results, greedy, has_chance(spec, agent.actions, greedy)),
         **protocol(args, spec, skip_rate, count_lives),
         "agent_steps": checkpoint.all_steps(description),  # of training
         "weights": path.name,
@@ -351,23 +318,21 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     )
     if not args.record:
         return 0
-    shown = results[0]
     if args.record_game == "best":
         shown = max(results, key=lambda result: result.score)
+    else:
+        shown = results[0 if args.record_game == "first" else args.record_game]
     with bar(console, shown.length, stop_signal) as advance:
         recorded = record_game(
             args.record,
-            model,
-            make(seed=env_seed(seeds[shown.index])),
+            agent,
+            args.seed,
             shown.index,
-            seeds[shown.index],
-            normalizer,
-            count_lives,
-            greedy,
             args.record_panel,
+            args.record_from,
+            args.record_seconds,
             on_step=lambda: advance("recording"),
             should_stop=lambda: stop_signal.received,
-            plain=plain,
         )
     if recorded is None:
         return 130

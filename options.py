@@ -318,8 +318,16 @@ def build_eval_parser() -> LineParser:
         help="write a video of one game, with every emulator frame: .mp4, or .gif with every third",
     )
     watching.add_argument(
-        "--record-game", choices=("first", "best"), default="first",
-        help="which game --record shows",
+        "--record-game", type=which_game, default="first", metavar="N|first|best",
+        help="which game --record shows; the first is game 0",
+    )
+    watching.add_argument(
+        "--record-from", type=natural_float, default=0, metavar="SECONDS",
+        help="where the video begins, in seconds of this game at 60 frames each",
+    )
+    watching.add_argument(
+        "--record-seconds", type=positive_float, metavar="SECONDS",
+        help="how much of the game the video shows (default: all the rest)",
     )
     add_truth(
         watching, "--record-panel", default=True,
@@ -474,6 +482,14 @@ def _default_recipes() -> dict[str, dict[str, Any]]:
         if name not in tables.get("every_run", {}):
             raise ValueError(f"{RECIPES}: [every_run] {name}: is missing")
     return tables
+
+
+def which_game(text: str) -> int | str:
+    if text in ("first", "best"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither first nor best nor a game's number")
+    return int(text)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -78,6 +78,13 @@ class Game:
         return self.observer.observe(self.frame[None])[0]
 
 
+def sample(policy: Tensor, drawn: np.ndarray) -> np.ndarray:
+    """(E,) actions of the probabilities (E, actions), from numbers drawn in [0, 1), (E,)."""
+    # Inverse of the cumulative distribution; dividing by its end makes that exactly 1.
+    cumulative = policy.cpu().double().numpy().cumsum(1)
+    return (cumulative / cumulative[:, -1:] <= drawn[:, None]).sum(1)
+
+
 class Step(NamedTuple):
     """What E games went through in one step; see Player.step."""
 
@@ -185,11 +192,8 @@ class Player:
         """(E,) actions. Each row draws from the stream of its own game."""
         if greedy:
             return logit.argmax(1).cpu().numpy()
-        probability = torch.softmax(logit, 1).cpu().double().numpy()  # (E, actions)
         drawn = [0.0 if game.over else game.rng.random() for game in self.games]
-        # Inverse of the cumulative distribution; dividing by its end makes that exactly 1.
-        cumulative = probability.cumsum(1)
-        return (cumulative / cumulative[:, -1:] <= np.array(drawn)[:, None]).sum(1)
+        return sample(torch.softmax(logit, 1), np.array(drawn))
 
     def _act(self, game: Game, action: int) -> tuple[float, bool, bool]:
         """One step of one game, and FIRE after a lost life. Reward and ends are for learning."""

@@ -1,19 +1,17 @@
 """A video of one evaluation game: every emulator frame and, beside it, what the network thinks."""
 
+import math
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
-import gymnasium as gym
 import numpy as np
-import torch
 
-from environment import Normalizer
-from network import make_network
-from player import BLOCK, Game, Player
+from agent import Agent
 
 EMULATOR_RATE = 60  # frames per second of game time
 GIF_STRIDE = 3  # a GIF shows every third frame: its times are whole hundredths of a second
@@ -22,7 +20,8 @@ PANEL_WIDTH = 400
 NAME_WIDTH = 78  # of an action
 PICTURE_SCALE = 3  # of the network's 80x80 picture
 CURVE_STEPS = 300  # agent steps in the curve of the value
-GREY_LEVELS = 64  # of that picture: with the screen's colours it must fit a GIF's 256
+COLOURS = 255  # of a GIF; one more is transparent
+GREY_LEVELS = 64  # of that picture: with the screen's colours it must fit into those
 BACKGROUND, FRAME, TEXT, BAR, CHOSEN = (  # RGB
     (16, 16, 16), (72, 72, 72), (220, 220, 220), (86, 180, 233), (230, 159, 0)
 )  # fmt: skip
@@ -38,15 +37,18 @@ class FrameTap:
         return getattr(self.ale, name)
 
     def act(self, *arguments):
+        over = self.ale.game_over()  # the rest of a frame skip: the emulator stands still
         reward = self.ale.act(*arguments)
-        self.on_frame(self.ale.getScreenRGB())
+        if not over:
+            self.on_frame(self.ale.getScreenRGB())
         return reward
 
 
 class Video:
     """An .mp4 with EMULATOR_RATE frames per second, or a .gif with every GIF_STRIDE-th of them.
 
-    Written aside and renamed when it is complete.
+    Written aside and renamed when it is complete. A GIF is encoded at the end: only with one
+    palette for all its pictures does the encoder leave out what has not changed (a fifth remains).
     """
 
     def __init__(self, path: Path, height: int, width: int):
@@ -63,21 +65,24 @@ class Video:
         if not self.gif:
             self.stream.options = {"crf": "18", "preset": "fast"}
         self.palette = Palette()
+        self.pictures: list[bytes] = []  # of a GIF, packed
         self.frames = 0  # of the emulator
 
     def add(self, picture: np.ndarray) -> None:
         """One emulator frame, (height, width, 3) uint8."""
         self.frames += 1
-        if self.gif and (self.frames - 1) % GIF_STRIDE:
-            return
-        if self.gif:
-            indexed = self.palette.index(picture), self.palette.colours
-            frame = self.av.VideoFrame.from_ndarray(indexed, format="pal8")
-        else:
+        if not self.gif:
             frame = self.av.VideoFrame.from_ndarray(picture, format="rgb24")
-        self.container.mux(self.stream.encode(frame))
+            self.container.mux(self.stream.encode(frame))
+        elif (self.frames - 1) % GIF_STRIDE == 0:
+            self.pictures.append(zlib.compress(self.palette.index(picture), level=1))
 
     def close(self) -> None:
+        shape = self.stream.height, self.stream.width
+        for packed in self.pictures:
+            index = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
+            frame = self.av.VideoFrame.from_ndarray((index, self.palette.colours), format="pal8")
+            self.container.mux(self.stream.encode(frame))
         self.container.mux(self.stream.encode())
         self.container.close()
         os.replace(self.aside, self.path)
@@ -88,14 +93,15 @@ class Video:
 
 
 class Palette:
-    """Up to 256 colours, in the order in which pictures bring them; later ones take the nearest.
+    """Up to COLOURS, in the order in which pictures bring them; later ones take the nearest.
 
-    colours: (256, 4) uint8: alpha, red, green, blue.
+    colours: (256, 4) uint8: alpha, red, green, blue. The last one is transparent: the encoder puts
+        it where nothing has changed.
     """
 
     def __init__(self):
         self.colours = np.zeros((256, 4), np.uint8)
-        self.colours[:, 0] = 255
+        self.colours[:COLOURS, 0] = 255
         self.count = 0
         self.table = np.full(2**24, -1, np.int16)  # RGB as one number: index
 
@@ -112,8 +118,8 @@ class Palette:
 
     def _add(self, code: int) -> int:
         colour = np.array([code >> 16, code >> 8 & 255, code & 255])
-        if self.count == 256:
-            return int(((self.colours[:, 1:].astype(int) - colour) ** 2).sum(1).argmin())
+        if self.count == COLOURS:
+            return int(((self.colours[:COLOURS, 1:].astype(int) - colour) ** 2).sum(1).argmin())
         self.colours[self.count, 1:] = colour
         self.count += 1
         return self.count - 1
@@ -169,51 +175,58 @@ def write(panel: np.ndarray, text: str, x: int, y: int) -> None:
 
 def record_game(
     path: Path,
-    model,
-    env: gym.Env,
+    agent: Agent,
+    seed: int,
     index: int,
-    seed: np.random.SeedSequence,
-    normalizer: Normalizer | None,
-    count_lives: bool,
-    greedy: bool,
     panel: bool,
+    start: float = 0.0,
+    seconds: float | None = None,
     on_step: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
-    plain: bool = False,
 ) -> tuple[float, int, int] | None:
-    """Play game `index` of an evaluation once more, as play_games plays it, into a video.
+    """Play game `index` of an evaluation with that seed once more, into a video.
 
-    env: made with this game's seed.  panel: whether the network's mind is shown.
-    Returns score, agent steps and emulator frames; None, and no file, if it was stopped.
+    panel: whether the network's mind is shown.
+    start, seconds: the part that is shown, in seconds of the emulator's time; None: to the end.
+    Returns score, agent steps and the video's emulator frames; None, and no file, if it was
+    stopped. ValueError: the game ends before `start`.
     """
-    frames: list[np.ndarray] = []
-    env.unwrapped.ale = FrameTap(env.unwrapped.ale, frames.append)
-    games = [Game(None, None)] * BLOCK
-    row = index % BLOCK  # a row's last bits depend on its place
-    games[row] = game = Game(env, normalizer)
-    player = Player(make_network(model, BLOCK, 0, plain), games, count_lives)
-    player.start(row, seed)
+    begin = round(start * EMULATOR_RATE)
+    end = math.inf if seconds is None else begin + max(1, round(seconds * EMULATOR_RATE))
+    game_seed = agent.reset(seed, index)
+    env = agent.make_env(seed=game_seed)
+    screens: list[np.ndarray] = []
+    env.unwrapped.ale = FrameTap(env.unwrapped.ale, screens.append)
+    obs, info = env.reset(seed=game_seed)
     height, width = (SCALE * side for side in env.unwrapped.ale.getScreenDims())
-    mind = Mind(env.get_wrapper_attr("action_meanings"), height)
+    mind = Mind(agent.actions, height)
     video = Video(path, height, width + panel * PANEL_WIDTH)
+    score, steps, frames, over = 0.0, 0, 0, False
     try:
-        drawn = np.full((height, PANEL_WIDTH, 3), BACKGROUND, np.uint8)  # for frames of the reset
+        drawn = np.full((height, PANEL_WIDTH, 3), BACKGROUND, np.uint8)  # before the first thought
         while True:
-            for frame in frames:
-                screen = frame.repeat(SCALE, 0).repeat(SCALE, 1)
-                video.add(np.concatenate([screen, drawn], 1) if panel else screen)
-            frames.clear()
-            if game.over or should_stop():
+            for screen in screens:
+                if begin <= frames < end:
+                    picture = screen.repeat(SCALE, 0).repeat(SCALE, 1)
+                    video.add(np.concatenate([picture, drawn], 1) if panel else picture)
+                frames += 1
+            screens.clear()
+            if over or should_stop():
                 break
-            seen = game.frame
-            step = player.step(greedy)
+            action = agent.act(obs, info)
+            if panel and agent.policy is not None:
+                drawn = mind.draw(obs, agent.policy, action, agent.value)
+            obs, reward, terminated, truncated, info = env.step(action)
+            score, steps, over = score + float(reward), steps + 1, terminated or truncated
             on_step()
-            if panel:
-                policy = torch.softmax(step.logit[row], 0).numpy()
-                drawn = mind.draw(seen, policy, int(step.action[row]), float(step.value[row]))
-        if not game.over:
+        if not over:
             return None
+        if not video.frames:
+            raise ValueError(
+                f"game {index} ends after {frames / EMULATOR_RATE:.1f} seconds: nothing to record "
+                f"from second {start:g} on"
+            )
         video.close()
-        return game.score, game.length, video.frames
+        return score, steps, video.frames
     finally:
         video.discard()

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 import checkpoint
+from agent import build_model
 from environment import (
     CROP_TABLE,
     SKIP_RATE,
@@ -41,7 +42,6 @@ from environment import (
     make_env,
     read_config,
 )
-from gym_eval import build_model
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
 from player import Game, Player

@@ -17,8 +17,8 @@ from test_model import CLASSIC_LAYOUT
 
 import checkpoint
 import kernels
+from agent import build_model
 from environment import FIRE_PRESSES, Normalizer, file_name, game_config, make_env, read_config
-from gym_eval import build_model
 from player import env_seed, play_games
 from utils import EVALUATE, game_seed
 

@@ -10,9 +10,10 @@ from test_gym_eval import CONFIG, lively_weights, own_loggers, run, save  # noqa
 
 import gym_eval
 import record
+from agent import Agent
 from environment import Emulator, Normalizer, game_config, make_env, read_config
-from options import build_eval_parser
-from player import env_seed, play_games
+from model import A3Clstm
+from player import play_games
 from stopping import StopSignal
 from utils import EVALUATE, game_seed
 
@@ -102,20 +103,86 @@ def test_the_recorded_game_is_the_reported_one(models, tmp_path, stochastic):
 
 @pytest.mark.parametrize("index", [0, 9])
 def test_a_replayed_game_has_the_score_of_the_evaluation(index, tmp_path):
-    args = build_eval_parser().parse_args(["--record", str(tmp_path / "a.mp4")])
-    model = gym_eval.make_model(6, 32)
+    model = A3Clstm(6, 32)
     model.load_state_dict(lively_weights(6))
     config = game_config(read_config(CONFIG), ENV)
     make = functools.partial(make_env, ENV, config, 4, 700)
     seeds = [game_seed(3, EVALUATE, i) for i in range(10)]
     normalizer = Normalizer(np.array([1000.0, 100.0, 5.0]), frozen=True)
     results = sorted(play_games(model, make, seeds, normalizer, True, True, side_by_side=10))
-    score, length, _ = record.record_game(
-        args.record, model, make(seed=env_seed(seeds[index])), index, seeds[index],
-        normalizer, True, True, False,
-    )  # fmt: skip
+    agent = Agent(model, make, normalizer, True, True)
+    score, length, _ = record.record_game(tmp_path / "a.mp4", agent, 3, index, False)
     assert (score, length) == (results[index].score, results[index].length)
     assert len({result.score for result in results}) > 1
+
+
+def test_a_video_ends_with_the_frame_that_ends_the_game(tmp_path, monkeypatch):
+    """Not with repeats of it for the rest of the frame skip, in which the emulator stands still."""
+    save(tmp_path, "Breakout-v4", lively_weights(4))
+    path = tmp_path / "game.mp4"
+    emulated = []  # frames of the game after each call
+    act = record.FrameTap.act
+
+    def count(self, *arguments):
+        reward = act(self, *arguments)
+        emulated.append(self.ale.getEpisodeFrameNumber())
+        return reward
+
+    monkeypatch.setattr(record.FrameTap, "act", count)
+    agent = Agent.load(tmp_path / "Breakout-v4.dat", env_config=CONFIG)
+    _, _, frames = record.record_game(path, agent, 1, 3, False)
+    assert emulated[-2] == emulated[-1] < len(emulated)  # the end lay inside a skip
+    assert len(pictures(path)[0]) == frames == emulated[-1]
+
+
+def test_a_clip_shows_the_seconds_asked_for_of_the_game_asked_for(models, tmp_path):
+    def recorded(name: str, *options: str) -> tuple[list[np.ndarray], str]:
+        path = tmp_path / name
+        games = ("-ne", "2", "-mel", "80", "--record", str(path), "--record-game", "1")
+        assert run(models, tmp_path, *games, *options) == 0
+        return pictures(path)[0], (tmp_path / f"{ENV}_mon_log").read_text().splitlines()[-1]
+
+    whole, line = recorded("whole.gif")
+    assert "whole.gif: game 1, score " in line
+    clip, line = recorded("clip.gif", "--record-from", "1.5", "--record-seconds", "2")
+    np.testing.assert_array_equal(clip, whole[30:70])  # with what the network thought before, too
+    assert line.endswith(", 120 frames, 00h 00m 02s")
+    rest, _ = recorded("rest.gif", "--record-from", "1.5")
+    np.testing.assert_array_equal(rest, whole[30:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "games"),
+    [
+        (("--record-game", "2"), "--record-game 2: the games are 0 to 1", 0),
+        (("--record-game", "last"), "'last' is neither first nor best nor a game's number", 0),
+        (("--record-from", "99"), "nothing to record from second 99 on", 2),
+    ],
+)
+def test_a_clip_that_there_is_not_is_one_line(models, tmp_path, capsys, options, message, games):
+    path = tmp_path / "a.gif"
+    short = ("-ne", "2", "-mel", "5", "--record", str(path))
+    assert run(models, tmp_path / "logs", *short, *options) == 2
+    out, error = capsys.readouterr()
+    assert message in error
+    assert error.count("\n") == 1
+    assert out.count(" : game ") == games
+    assert {p.name for p in tmp_path.iterdir()} <= {"logs"}
+
+
+def test_a_gif_leaves_out_what_has_not_changed(tmp_path):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 4, (210, 160, 1), dtype=np.uint8).repeat(3, 2) * 80
+    sizes = []
+    for repeats in (1, 20):
+        video = record.Video(tmp_path / f"{repeats}.gif", 210, 160)
+        for i in range(repeats):
+            picture[100, 100] = i  # a new colour each time
+            for _ in range(record.GIF_STRIDE):
+                video.add(picture)
+        video.close()
+        sizes.append((tmp_path / f"{repeats}.gif").stat().st_size)
+    assert sizes[1] < 1.2 * sizes[0]
 
 
 def test_an_interrupted_recording_leaves_no_file(models, tmp_path, monkeypatch):
@@ -163,12 +230,12 @@ def test_another_game_than_the_reported_one_is_an_error(models, tmp_path, monkey
     assert "not the game of the evaluation" in capsys.readouterr().out
 
 
-def test_a_palette_is_exact_up_to_256_colours():
+def test_a_palette_is_exact_up_to_its_number_of_colours():
     rng = np.random.default_rng(0)
-    colours = rng.integers(0, 256, (256, 3), dtype=np.uint8)
+    colours = rng.integers(0, 256, (record.COLOURS, 3), dtype=np.uint8)
     palette = record.Palette()
     for _ in range(3):
-        picture = colours[rng.integers(0, 256, (20, 30))]
+        picture = colours[rng.integers(0, record.COLOURS, (20, 30))]
         index = palette.index(picture)
         np.testing.assert_array_equal(palette.colours[index, 1:], picture)
 

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The moving pictures of the README, from the published weights. Other weights play other games.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+# Breakout: the ball gets behind the wall (118 to 276 points), and the value knew.
+python gym_eval.py --env Breakout-v0 --published --num-episodes 1 --log-dir "$logs" \
+    --record demo/Breakout.gif --record-from 97.5 --record-seconds 12.5
+# Pong: from 3 : 0 to the end of the point that makes it 5 : 0.
+python gym_eval.py --env Pong-v0 --published --num-episodes 1 --log-dir "$logs" \
+    --record demo/Pong.gif --record-from 20 --record-seconds 10
