@@ -55,10 +55,11 @@ from environment import (
     parse_env_id,
     require_screen,
 )
+from evaluation import play_in_processes
 from monitor import require
-from player import Result, play_games
+from player import BLOCK, Result, play_games
 from record import EMULATOR_RATE, record_game
-from utils import EVALUATE, format_time, game_seed, setup_logger
+from utils import EVALUATE, available_cores, format_time, game_seed, setup_logger
 
 SIGN_SECONDS = 30  # without the end of a game, until a line says that games are running
 
@@ -74,6 +75,15 @@ class ShowEvery(gym.Wrapper):
     def reset(self, **options):
         self.env = self.hidden if next(self.numbers) else self.shown
         return super().reset(**options)
+
+
+def division(args: argparse.Namespace) -> tuple[int, int]:
+    """How many processes play, and how many games side by side in all of them together."""
+    if args.render:
+        return 1, 1
+    processes = min(args.processes or available_cores(), -(-args.num_episodes // BLOCK))
+    side_by_side = min(args.workers or BLOCK * processes, args.num_episodes)
+    return min(processes, side_by_side), side_by_side
 
 
 def has_chance(spec: EnvSpec, actions: list[str], greedy: bool) -> bool:
@@ -276,18 +286,25 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     sign = SignOfLife(logger)
     results: list[Result] = []
     started = time.monotonic()
+    processes, side_by_side = division(args)
+    play = functools.partial(
+        play_games,
+        agent.model,
+        functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
+        seeds,
+        agent.normalizer,
+        count_lives,
+        greedy,
+    )
     with bar(console, len(seeds), stop_signal) as advance:
-        for result in play_games(
-            agent.model,
-            functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
-            seeds,
-            agent.normalizer,
-            count_lives,
-            greedy,
-            side_by_side=1 if args.render else args.workers,
+        for result in play_in_processes(
+            play,
+            len(seeds),
+            processes,
+            side_by_side,
             should_stop=lambda: stop_signal.received,
-            plain=agent.plain,
             on_step=sign.step if bar is no_bar else lambda running, steps: None,
+            plain=agent.plain,
         ):
             results.append(result)
             sign.game_ended()

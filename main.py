@@ -4,7 +4,7 @@ The life of a run, from the first line to the last save: its processes are start
 stopped.
 """
 
-from stopping import STOP_SIGNALS, StopSignal
+from stopping import StopSignal
 
 if __name__ == "__main__":
     stop_signal = StopSignal(at_once=True).install()  # the imports take seconds
@@ -29,17 +29,13 @@ import functools
 import logging
 import math
 import multiprocessing.connection
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import filelock
 import torch
-import torch.multiprocessing
 from rich.console import Console
 
 import kernels
@@ -50,12 +46,17 @@ from monitor import Figures, Snapshot, require
 from run import Run, load_options, make_folders, what_next
 from test import test_process
 from train import train_process
-from utils import Output, available_cores, close_logger, format_time, say, setup_logger
-
-# fork can hang once torch has started threads; spawn imports torch once for every process.
-START_METHOD = (
-    "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
+from utils import (
+    Output,
+    available_cores,
+    child_context,
+    close_logger,
+    format_time,
+    say,
+    setup_logger,
+    start_child,
 )
+
 PROGRESS_SECONDS = (5, 60)  # from the first update to a line about the speed; then between lines
 STOP_SECONDS = 8  # for the processes to end by themselves
 MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
@@ -66,9 +67,7 @@ class Processes:
     """The test process and the workers: started, replaced when they die, stopped."""
 
     def __init__(self, run: Run, stop_signal: StopSignal, output: Output):
-        context = torch.multiprocessing.get_context(START_METHOD)
-        if START_METHOD == "forkserver":
-            context.set_forkserver_preload(["preload"])
+        context = child_context(run.args.plain)
         server, args, make_env = run.server, run.args, run.make_env
         errors_to = run.files.log if output is Output.DISPLAY else None
         self.makers: list[Callable[[], multiprocessing.Process]] = [
@@ -92,19 +91,13 @@ class Processes:
         self.replaced: list[tuple[float, str]] = []  # when, at most REPLACEMENT_SECONDS ago; which
         # The last words of a process: where a display has the terminal, they are in the log.
         self.reasons = f"why is {'' if errors_to else 'above, the log '}in {run.files.log}"
-        self.plain = args.plain
         self.stop_signal = stop_signal
         stop_signal.children = self.running
 
     def start(self) -> None:
-        # Where the fork server looks for `preload`: here and, since it runs as `python -c`, not in
-        # the current folder, which may hold modules with the names of ours.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        os.environ["PYTHONSAFEPATH"] = "1"
-        os.environ["A3C_PLAIN"] = "1" if self.plain else ""  # for `preload`
         for maker in self.makers:
             if not self.stop_signal.received:
-                self.running.append(_start(maker()))
+                self.running.append(start_child(maker()))
 
     def wait(self, seconds: float) -> None:
         """Until a process has ended, at most so long."""
@@ -132,7 +125,7 @@ class Processes:
                 )
                 return False
             logger.error(f"{process.name} died, exit code {process.exitcode}; starting another")
-            self.running[i] = _start(self.makers[i]())
+            self.running[i] = start_child(self.makers[i]())
         return True
 
     def stop(self, server: Hogwild) -> None:
@@ -149,23 +142,6 @@ class Processes:
             process.kill()
         for process in self.running:
             process.join()
-
-
-def _start(process: multiprocessing.Process) -> multiprocessing.Process:
-    """Start a process that Ctrl-C and the like do not reach, not even before it can ignore them.
-
-    The signals are blocked meanwhile; the child inherits that, and here they arrive afterwards.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        process.start()
-        return process
-    resource_tracker.ensure_running()  # it unblocks signals when it starts
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    return process
 
 
 def watch(

@@ -247,9 +247,14 @@ def build_eval_parser() -> LineParser:
     run = parser.add_argument_group("run")
     run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
     run.add_argument(
-        "--workers", type=positive_int, default=8, metavar="N",
-        help="games side by side, in one process (those of main.py are processes); the scores do "
-        "not depend on it",
+        "--workers", type=positive_int, metavar="N",
+        help="games side by side, in all processes together (those of main.py are processes); the "
+        "scores do not depend on it (default: 8 for each process, the fastest)",
+    )
+    run.add_argument(
+        "--processes", type=positive_int, metavar="N",
+        help="processes that share these games, one for a core; never more than one for every 8 "
+        "games to play; the scores do not depend on it (default: as many as cores)",
     )
     run.add_argument("-s", "--seed", type=seed_int, default=1, metavar="S", help="random seed")
     add_plain(run)

@@ -1,7 +1,7 @@
 """Who plays: environment, network and LSTM state, in training and in evaluation alike."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -227,6 +227,19 @@ class Result(NamedTuple):
     action_hash: str  # sha256 of the chosen actions, one byte each
 
 
+def in_order(num_games: int) -> Callable[[Collection[int]], int | None]:
+    """Hands out each game of an evaluation once; see next_game of play_games."""
+    waiting = list(range(num_games))
+
+    def next_game(rows: Collection[int]) -> int | None:
+        index = next((index for index in waiting if index % BLOCK in rows), None)
+        if index is not None:
+            waiting.remove(index)
+        return index
+
+    return next_game
+
+
 def play_games(
     model,
     make_env: Callable[[], gym.Env],
@@ -238,6 +251,7 @@ def play_games(
     should_stop: Callable[[], bool] = lambda: False,
     plain: bool = False,
     on_step: Callable[[int, int], None] = lambda running, steps: None,
+    next_game: Callable[[Collection[int]], int | None] | None = None,
 ) -> Iterator[Result]:
     """Play one whole game per seed with one set of weights; yields each when it ends.
 
@@ -246,27 +260,39 @@ def play_games(
     should_stop: asked at every step; unfinished games are then left out.
     plain: see network.make_network.
     on_step: called after every step with the running games and the agent steps of all games so far.
+    next_game: says which game comes next, if not all of them are to be played here: gets the rows
+        that are free and returns an index that belongs into one of them, or None if none is left.
     """
+    next_game = next_game or in_order(len(seeds))
     side_by_side = min(side_by_side, len(seeds))
     idle = Game(None, None)  # in the rows without a game
-    spare = [
-        Game(make_env(seed=env_seed(seed)), normalizer) for seed in reversed(seeds[:side_by_side])
-    ]
+    spare: list[Game] = []  # between two games
     network = make_network(model, BLOCK, 0, plain)
     players = [
         Player(network, [idle] * BLOCK, count_lives) for _ in range(-(-side_by_side // BLOCK))
     ]
-    waiting = list(range(len(seeds)))
     playing: dict[tuple[int, int], tuple[int, Any]] = {}  # (player, row): (game, its hash)
-    while waiting or playing:
-        for index in waiting[:]:
-            row = index % BLOCK
-            free = [p for p in range(len(players)) if (p, row) not in playing]
-            if spare and free:
-                players[free[0]].games[row] = spare.pop()
-                players[free[0]].start(row, seeds[index])
-                playing[free[0], row] = (index, hashlib.sha256())
-                waiting.remove(index)
+    ended = True  # a game, so that another one may begin
+    while True:
+        while ended and len(playing) < side_by_side:
+            free = {  # row: its first player without a game there
+                row: p
+                for p in reversed(range(len(players)))
+                for row in range(BLOCK)
+                if (p, row) not in playing
+            }
+            index = next_game(list(free))
+            if index is None:
+                break
+            row, seed = index % BLOCK, seeds[index]
+            p = free[row]
+            game = spare.pop() if spare else Game(make_env(seed=env_seed(seed)), normalizer)
+            players[p].games[row] = game
+            players[p].start(row, seed)
+            playing[p, row] = (index, hashlib.sha256())
+        if not playing:
+            return
+        ended = False
         for p, player in enumerate(players):
             if should_stop():
                 return
@@ -282,5 +308,6 @@ def play_games(
                     player.games[row] = idle
                     spare.append(game)
                     del playing[p, row]
+                    ended = True
                     yield Result(index, game.score, game.length, digest.hexdigest())
             on_step(len(playing), sum(player.steps for player in players))

@@ -1,4 +1,4 @@
-"""Small helpers: seeds, options, logging, times, and what a child process does first.
+"""Small helpers: seeds, options, logging, times, and how a child process begins.
 
 Imported before torch by the scripts, so that it can fix the number of threads.
 """
@@ -17,6 +17,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing import resource_tracker
+from pathlib import Path
 
 import loky
 import numpy as np
@@ -27,6 +29,9 @@ from stopping import STOP_SIGNALS
 ERROR = "error: "  # before the message of an error in a log
 # First words of a stream key: what the games are played for.
 TRAIN, TEST, EVALUATE = range(3)
+
+# fork can hang once torch has started threads; spawn imports torch once for every process.
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def game_seed(seed: int, *stream: int) -> np.random.SeedSequence:
@@ -224,6 +229,39 @@ def close_logger(logger: logging.Logger) -> None:
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
+
+
+def child_context(plain: bool) -> multiprocessing.context.BaseContext:
+    """Makes processes; what they need is loaded once, by the fork server.
+
+    plain: they do without the kernels.
+    """
+    context = multiprocessing.get_context(START_METHOD)
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload(["preload"])
+        # Where the fork server looks for `preload`: here and, since it runs as `python -c`, not in
+        # the current folder, which may hold modules with the names of ours.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        os.environ["PYTHONSAFEPATH"] = "1"
+        os.environ["A3C_PLAIN"] = "1" if plain else ""  # for `preload`
+    return context
+
+
+def start_child(process: multiprocessing.Process) -> multiprocessing.Process:
+    """Start a process that Ctrl-C and the like do not reach, not even before it can ignore them.
+
+    The signals are blocked meanwhile; the child inherits that, and here they arrive afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        process.start()
+        return process
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return process
 
 
 def become_child(title: str, errors_to: str | None = None) -> None:

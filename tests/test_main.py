@@ -22,6 +22,7 @@ import checkpoint
 import gym_eval
 import main
 import monitor
+import utils
 from hogwild import GAMES_KEPT
 from run import Run, load_options, what_next
 from stopping import REPEAT_SECONDS, StopSignal
@@ -762,7 +763,7 @@ def test_each_worker_s_own_optimizer_is_saved_and_resumed_as_a_list(tmp_path, mo
 
 def test_the_suite_works_where_processes_can_only_be_spawned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "START_METHOD", "spawn")
+    monkeypatch.setattr(utils, "START_METHOD", "spawn")
     stop = StopSignal()
 
     def stop_when_saved():

@@ -16,7 +16,7 @@ from options import ENVS_PER_WORKER, build_parser, complete
 from run import Run, load_options
 from stopping import StopSignal
 from train import train
-from utils import available_cores
+from utils import START_METHOD, available_cores
 
 CONFIG = str(Path(main.__file__).with_name("config.json"))
 
@@ -571,7 +571,7 @@ def keep_changing(moment: torch.Tensor, changes) -> None:
 def test_a_checkpoint_is_whole_while_workers_change_what_it_holds():
     run = build("--hidden-size", "128")
     Path("trained_models").mkdir()
-    context = torch.multiprocessing.get_context(main.START_METHOD)
+    context = torch.multiprocessing.get_context(START_METHOD)
     changes = context.Value("L", 0)
     moment = run.server.optimizers[0].state[run.server.parameter]["exp_avg"]
     worker = context.Process(target=keep_changing, args=(moment, changes), daemon=True)

@@ -32,7 +32,6 @@ from games import (
 import train as train_module
 from environment import Normalizer, game_config, make_env, read_config
 from hogwild import COUNTS, Hogwild
-from main import START_METHOD
 from model import A3Clstm, flatten_parameters
 from monitor import Snapshot
 from network import make_network
@@ -40,7 +39,7 @@ from options import build_parser, complete
 from player import Game, Player, play_games
 from shared_optim import SharedAdam, SharedRMSprop
 from train import a3c_loss, collect, returns_and_advantages, train, train_process
-from utils import TEST, TRAIN, game_seed
+from utils import START_METHOD, TEST, TRAIN, game_seed
 
 CONFIG = Path(train_module.__file__).with_name("config.json")
 
