@@ -94,6 +94,16 @@ DESCRIPTION_TYPES = {  # of what is read from ENV.json
     "score": (float, int, type(None)),
     "loaded": (dict, type(None)),
 }
+# Scores can be compared if these are the same; with what holds where a description, of an earlier
+# version, says nothing.
+RULES = {
+    "env": None,
+    "count_lives": None,
+    "skip_rate": None,
+    "max_episode_length": None,
+    "max_idle_steps": None,
+    "policy": "greedy",
+}
 RELOADS = 10  # attempts to find weights and description that belong together
 CSV_HEADER = ["seconds", "agent_steps", "score", "length"]
 TORN_ROW = re.compile(rb"([-+.,e\d]*|[a-z_,]*)\r?")  # what a crash may leave of a row or the header
@@ -225,6 +235,15 @@ def introduce(path: Path, description: dict | None, env_id: str) -> list[str]:
 
 def in_words(agent_steps: int | None) -> int | str:
     return "an unknown number of" if agent_steps is None else agent_steps
+
+
+def changed_rules(old: dict, new: dict) -> str:
+    """How the RULES of two descriptions differ, in words; "" if they do not."""
+    return ", ".join(
+        f"{rule} was {old.get(rule, default)} and is {new.get(rule, default)}"
+        for rule, default in RULES.items()
+        if old.get(rule, default) != new.get(rule, default)
+    )
 
 
 def load_file(path: Path) -> tuple[dict, str]:

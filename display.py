@@ -211,7 +211,7 @@ class Display:
         if recent:
             score = f"[bold]last {points(recent[-1])}[/]   mean of {len(recent)} "
             score += f"{points(np.mean(recent))}   best {points(best)}"
-        games = count(args.eval_episodes, "greedy game")
+        games = count(args.eval_episodes, f"{self.run.description['policy']} game")
         table.add_row("score", f"{score}   [dim]{games} each[/]")
         if self.is_new:
             near = f", here near {points(self.scores[0])}" if self.scores else ""

@@ -32,6 +32,7 @@ from gymnasium.wrappers import TimeLimit
 
 # The ROMs of ale-py that have no game for one player; they are in its multi-player interface alone.
 MULTI_PLAYER = ("combat", "joust", "maze_craze", "warlords")
+IDLE_STEPS = 10_000  # agent steps, 11 minutes of play; see idle_limit
 SKIP_RATE = 4  # frames per agent step of NoFrameskip ids, if nothing else is said
 STICKY = 0.25  # probability, per frame, that the emulator repeats the last action
 WINDOW = 160  # rows; the crop of the table is crop1 : crop2 + WINDOW
@@ -105,6 +106,24 @@ def check_skip_rate(spec: EnvSpec, skip_rate: int | None) -> None:
     """ValueError: a skip rate was asked for, and this id skips by itself."""
     if skip_rate and not spec.no_frameskip:
         raise ValueError(f"--skip-rate is for NoFrameskip ids; {spec.env_id} skips by itself")
+
+
+def has_chance(spec: EnvSpec, actions: list[str], greedy: bool) -> bool:
+    """Whether games can differ: by skip, stickiness, no-ops at the start, or sampled actions."""
+    noops = spec.no_frameskip and "NOOP" in actions
+    skips = not isinstance(spec.frame_skip, int)
+    return noops or skips or spec.repeat_action_probability > 0 or not greedy
+
+
+def idle_limit(asked: int | None, spec: EnvSpec, actions: list[str]) -> int | None:
+    """Agent steps without a reward after which a game of an evaluation is cut; None: never.
+
+    asked: what --max-idle-steps says. By default only ids without chance have a limit: there, an
+    agent may fall into a cycle that it never leaves.
+    """
+    if asked is None and not has_chance(spec, actions, greedy=True):
+        return IDLE_STEPS
+    return asked or None
 
 
 def file_name(env_id: str) -> str:
@@ -282,6 +301,23 @@ class SkipFrames(gym.Wrapper):
         return obs, total, terminated, truncated, info
 
 
+class IdleLimit(gym.Wrapper):
+    """Cuts a game after `limit` steps in a row without a reward."""
+
+    def __init__(self, env: gym.Env, limit: int):
+        super().__init__(env)
+        self.limit = limit
+
+    def reset(self, *, seed=None, options=None):
+        self.idle = 0
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action):
+        screen, reward, terminated, truncated, info = self.env.step(action)
+        self.idle = 0 if reward else self.idle + 1
+        return screen, reward, terminated, truncated or self.idle >= self.limit, info
+
+
 class Screen(gym.Wrapper):
     """Cuts the grey screen to rows crop1 : crop2+160 and shrinks it to (80, 80) uint8.
 
@@ -326,6 +362,7 @@ def make_env(
     max_episode_length: int | None = None,
     render_mode: str | None = None,
     seed: int | None = None,
+    max_idle_steps: int | None = None,
 ) -> gym.Env:
     """The game of `env_id`: observations (80, 80) uint8, raw rewards, ends apart from time limits.
 
@@ -334,6 +371,7 @@ def make_env(
     max_episode_length: agent steps; replaces the id's time limit, lower or higher
     render_mode: None, "human" (ale-py's window) or "rgb_array" (`render()` is the colour screen)
     seed: of the first game, which then starts 0.2 s sooner; say it to `reset` as well
+    max_idle_steps: agent steps without a reward after which a game is cut; None: never
 
     Give each game its own seed: `reset(seed=)` loads the ROM anew and fixes all chance in the game.
     ValueError, one line, for an id, crop, action set or number that cannot be played.
@@ -346,12 +384,12 @@ def make_env(
     try:
         _check_entry(game_config)
         emulator = Emulator(spec, game_config.get("actions"), render_mode, seed)
-        return _wrap(emulator, spec, game_config, skip_rate, max_episode_length)
+        return _wrap(emulator, spec, game_config, skip_rate, max_episode_length, max_idle_steps)
     except ValueError as error:
         raise ValueError(f"{env_id}: {error}") from error
 
 
-def _wrap(env, spec, game_config, skip_rate, max_episode_length) -> gym.Env:
+def _wrap(env, spec, game_config, skip_rate, max_episode_length, max_idle_steps) -> gym.Env:
     meanings = env.get_action_meanings()
     if max_episode_length is None:  # inside the skipping: a NoFrameskip limit counts frames
         env = TimeLimit(env, spec.time_limit)
@@ -364,6 +402,8 @@ def _wrap(env, spec, game_config, skip_rate, max_episode_length) -> gym.Env:
         if game_config.get("fire") and max_episode_length <= FIRE_PRESSES:
             raise ValueError(f"the first {FIRE_PRESSES} steps of a game press FIRE; allow more")
         env = TimeLimit(env, max_episode_length)
+    if max_idle_steps is not None:
+        env = IdleLimit(env, max_idle_steps)
     return Screen(env, game_config)
 
 

@@ -52,6 +52,8 @@ from environment import (
     EnvSpec,
     check_skip_rate,
     file_name,
+    has_chance,
+    idle_limit,
     parse_env_id,
     require_screen,
 )
@@ -86,15 +88,12 @@ def division(args: argparse.Namespace) -> tuple[int, int]:
     return min(processes, side_by_side), side_by_side
 
 
-def has_chance(spec: EnvSpec, actions: list[str], greedy: bool) -> bool:
-    """Whether games can differ: by skip, stickiness, no-ops at the start, or sampled actions."""
-    noops = spec.no_frameskip and "NOOP" in actions
-    skips = not isinstance(spec.frame_skip, int)
-    return noops or skips or spec.repeat_action_probability > 0 or not greedy
-
-
 def protocol(
-    args: argparse.Namespace, spec: EnvSpec, skip_rate: int, count_lives: bool
+    args: argparse.Namespace,
+    spec: EnvSpec,
+    skip_rate: int,
+    count_lives: bool,
+    max_idle_steps: int | None,
 ) -> dict:
     """How the games were played; with the model, all that decides about their scores."""
     limit, unit = spec.time_limit, "frames" if spec.no_frameskip else "agent steps"
@@ -109,6 +108,7 @@ def protocol(
         "repeat_action_probability": spec.repeat_action_probability,  # per frame
         "noops_at_start": [1, MAX_NOOPS] if spec.no_frameskip else 0,  # uniform
         "time_limit": f"{limit} {unit}",
+        "max_idle_steps": max_idle_steps,  # agent steps without a reward
         "count_lives": count_lives,  # a lost life sets the LSTM's state to zero
     }
 
@@ -166,11 +166,13 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     ]
     if len(set(summary["scores"])) > 1:
         lines += histogram(summary["scores"])
+    idle = summary["max_idle_steps"]
     lines += [
         f"{summary['env']} after {checkpoint.in_words(summary['agent_steps'])} agent steps of "
         f"training, {summary['policy']} actions, seed {summary['seed']}, "
         f"skip of {' or '.join(map(str, skip))} frames, "
-        f"sticky actions {summary['repeat_action_probability']:g}, at most {summary['time_limit']}",
+        f"sticky actions {summary['repeat_action_probability']:g}, at most {summary['time_limit']}"
+        + (f", {idle} without a reward" if idle else ""),
         f"{sum(summary['lengths'])} agent steps, {summary['speed']:.0f} steps/s",
     ]
     if error is None and summary["episodes"] > 1:
@@ -260,11 +262,13 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         greedy=args.greedy,
         plain=args.plain,
     )
-    description, make, greedy = agent.description, agent.make_env, agent.greedy
+    description, greedy = agent.description, agent.greedy
     count_lives = agent.count_lives
     # With a description it is that of what was loaded, even if a run has replaced the file since.
     sha256 = description.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
     skip_rate = args.skip_rate or description.get("skip_rate", SKIP_RATE)
+    max_idle_steps = idle_limit(args.max_idle_steps, spec, agent.actions)
+    make = agent.make_env = functools.partial(agent.make_env, max_idle_steps=max_idle_steps)
     seeds = [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)]
 
     os.makedirs(args.log_dir, exist_ok=True)
@@ -319,7 +323,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     results.sort()
     summary = {
         **summarize(args, results, greedy, has_chance(spec, agent.actions, greedy)),
-        **protocol(args, spec, skip_rate, count_lives),
+        **protocol(args, spec, skip_rate, count_lives, max_idle_steps),
         "agent_steps": checkpoint.all_steps(description),  # of training
         "weights": path.name,
         "sha256": sha256,

@@ -75,7 +75,14 @@ class Processes:
                 context.Process,
                 target=test_process,
                 name="test process",
-                args=(args, server.for_process(), make_env, run.files, run.description, output),
+                args=(
+                    args,
+                    server.for_process(),
+                    run.make_test_env,
+                    run.files,
+                    run.description,
+                    output,
+                ),
             )
         ]
         for rank in range(args.workers):
@@ -162,8 +169,8 @@ def watch(
         now = time.monotonic()
         if args.max_minutes and now - started >= 60 * args.max_minutes:
             break
-        score = float(server.evaluation["last_score"])  # nan before the first evaluation
-        if args.target_score is not None and score >= args.target_score:
+        if reached := target_reached(run):
+            logger.info(f"target score {args.target_score:g} reached: {reached}")
             break
         if not processes.replace_dead(logger):
             return False
@@ -180,6 +187,24 @@ def watch(
         if display:
             display.update()
     return True
+
+
+def target_reached(run: Run) -> str:
+    """What has reached --target-score, in words; "" if nothing has."""
+    args, scores = run.args, run.last_scores
+    if args.target_score is None:
+        return ""
+    score = float(run.server.evaluation["last_score"])  # nan before the first evaluation
+    if args.target != "training" and score >= args.target_score:
+        return f"{score:g}, mean of {args.eval_episodes} games of an evaluation"
+    if args.target != "evaluation" and len(scores) == options.TARGET_GAMES:
+        mean = sum(scores) / options.TARGET_GAMES
+        if mean >= args.target_score:
+            return (
+                f"{mean:.2f}, mean of the last {options.TARGET_GAMES} training games; their "
+                f"weights are those of {run.files.checkpoint}, which gym_eval.py --last plays"
+            )
+    return ""
 
 
 def progress_line(server: Hogwild, figures: Figures) -> str:
@@ -217,6 +242,15 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
         logger.info(line)
         if output is Output.DISPLAY:  # which gives the screen back as it was
             say(line)
+    if run.outdated:
+        logger.info(f"{run.outdated}; its weights are now {run.set_aside[0][1]}")
+    if run.description["policy"] == "sampled":
+        idle = run.description["max_idle_steps"]
+        cut = f"; a game is cut after {idle} agent steps without a reward" if idle else ""
+        logger.info(
+            f"{run.args.env} has no chance in it: evaluations sample their actions, for a greedy "
+            f"agent would play the same game over and over{cut}"
+        )
     cores = available_cores()
     if run.args.workers > cores:
         games = run.args.workers * run.args.envs_per_worker
@@ -316,7 +350,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         except (ValueError, OSError) as error:
             return _fail(str(error))
         if not args.quiet:
-            for old, new in run.set_aside:
+            for old, new in run.set_aside if not resumed else ():
                 say(f"{old} of an earlier run is now {new.name}")
             for path, kept in run.damaged:
                 say(f"{path} had lines that are no rows; as it was, it is now {kept.name}")

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from environment import SKIP_RATE, check_skip_rate, game_name, known_env_ids, parse_env_id
+from environment import (
+    IDLE_STEPS,
+    SKIP_RATE,
+    check_skip_rate,
+    game_name,
+    known_env_ids,
+    parse_env_id,
+)
 from schedule import is_schedule, needs_length, number_or_schedule
 from utils import (
     LineParser,
@@ -39,6 +46,7 @@ TABLES = {
     **{optimizer: f" with {optimizer}" for optimizer in OPTIMIZERS},
 }
 WITH_GAMES = ("one_game", "several_games")  # those that hold tables of games
+TARGET_GAMES = 100  # training games
 
 
 def build_parser() -> LineParser:
@@ -93,7 +101,12 @@ def _bare_parser() -> LineParser:
     )
     run.add_argument(
         "--target-score", type=or_none(finite_float), metavar="S",
-        help="stop when the mean score of an evaluation reaches S; none lifts it",
+        help="stop when a mean score reaches S; see --target; none lifts it",
+    )
+    run.add_argument(
+        "--target", choices=("evaluation", "training", "either"), default="either",
+        help="whose mean score --target-score means: that of an evaluation, that of the last "
+        f"{TARGET_GAMES} training games, or whichever reaches it first",
     )
     add_truth(run, "--resume", default=False, help="continue the run of --save-model-dir")
     add_plain(run)
@@ -176,6 +189,7 @@ def _bare_parser() -> LineParser:
         "-mel", "--max-episode-length", type=or_none(positive_int), metavar="N",
         help="agent steps after which a game is cut; none, the default, is the limit of the id",
     )
+    add_max_idle_steps(game)
     add_truth(
         game, "--count-lives", default=True, help="a lost life ends the training episode"
     )
@@ -242,6 +256,15 @@ def add_plain(group) -> None:
     )
 
 
+def add_max_idle_steps(group) -> None:
+    group.add_argument(
+        "--max-idle-steps", type=or_none(natural_int), metavar="N",
+        help="agent steps without a reward after which a game of an evaluation is cut; 0 is never; "
+        f"none, the default, is {IDLE_STEPS} on ids without any chance, such as "
+        "PongDeterministic-v4, and never on the others",
+    )  # fmt: skip
+
+
 def build_eval_parser() -> LineParser:
     parser = LineParser(prog="gym_eval.py", description="Evaluate a saved A3C-LSTM model.")
     run = parser.add_argument_group("run")
@@ -268,6 +291,7 @@ def build_eval_parser() -> LineParser:
         "-mel", "--max-episode-length", type=positive_int, metavar="N",
         help="agent steps after which a game is cut (default: the limit of the id)",
     )
+    add_max_idle_steps(environment)
     environment.add_argument(
         "-sk", "--skip-rate", type=positive_int, metavar="N",
         help="frames per agent step of NoFrameskip ids, and of no others (default: that of the "

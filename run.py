@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from environment import (
     CROP_TABLE,
     file_name,
     game_config,
+    has_chance,
+    idle_limit,
     make_env,
+    parse_env_id,
     read_config,
 )
 from hogwild import FinishedGames, Hogwild, require_shared_memory
@@ -72,15 +76,21 @@ class Run:
             make_env, args.env, config, args.skip_rate, args.max_episode_length
         )
         actions = self.make_env().action_meanings
+        spec = parse_env_id(args.env)
+        max_idle_steps = idle_limit(args.max_idle_steps, spec, actions)
+        self.make_test_env = functools.partial(self.make_env, max_idle_steps=max_idle_steps)
         self.files = Files.of(file_name(args.env), args.save_model_dir, args.log_dir)
         self.description = {
             "env": args.env,
             "actions": actions,
             "count_lives": args.count_lives,
             "hidden_size": args.hidden_size,
-            "policy": "greedy",  # with which the evaluations of a run choose its best weights
+            # With which the evaluations of a run choose its best weights. Greedy, an id without
+            # chance would play one game over and over.
+            "policy": "greedy" if has_chance(spec, actions, greedy=True) else "sampled",
             "skip_rate": args.skip_rate,
             "max_episode_length": args.max_episode_length,
+            "max_idle_steps": max_idle_steps,  # in evaluations
             "episodes": args.eval_episodes,
             "seed": args.seed,
             "options": {name: getattr(args, name) for name in options.recipe_options()},
@@ -126,9 +136,12 @@ class Run:
             args.max_steps or math.inf,
         )
         self.server.normalizers[:] = torch.tensor(normalizer, dtype=torch.float64)
+        self.outdated = ""  # why the best score of an earlier session does not count
         if resumed:
-            self.server.evaluation["best_score"] = self._best_score(resumed)
+            self.server.evaluation["best_score"], self.outdated = self._best_score(resumed)
         self.finished_games = FinishedGames(self.server)
+        # Scores of the newest training games, earlier sessions included.
+        self.last_scores: deque[float] = deque(maxlen=options.TARGET_GAMES)
         self.unwritten: list[tuple] = []  # rows of games that are not yet in the CSV
         self.games_failed = False  # the last attempt to write them
         self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
@@ -141,21 +154,30 @@ class Run:
         self.has_saved = False
         self.saved_evaluations = 0
 
-    def _best_score(self, resumed: dict) -> float:
-        """Score of the weights in ENV.dat, nan if there is none.
+    def _best_score(self, resumed: dict) -> tuple[float, str]:
+        """Score of the weights in ENV.dat, nan if there is none; and why it does not count, if so.
 
         The test process saves by itself: a run that was killed may have left a better score there
-        than the checkpoint knows of.
+        than the checkpoint knows of. A score counts under the rules that it was measured under.
         """
         if not self.files.model.exists():
-            return math.nan
-        scores = [resumed["best_score"]]
+            return math.nan, ""
+        found = [(resumed["best_score"], _rules(resumed))]
         try:
             _, description = checkpoint.load_model(self.files.model)
-            scores.append(description["score"] if description else None)
+            found += [(description["score"], description)] if description else []
         except ValueError:
             pass  # out of step: killed between the two files
-        return max((score for score in scores if score is not None), default=math.nan)
+        scores = [
+            (score, checkpoint.changed_rules(rules, self.description))
+            for score, rules in found
+            if score is not None
+        ]
+        counting = [score for score, changes in scores if not changes]
+        if counting or not scores:
+            return max(counting, default=math.nan), ""
+        score, changes = max(scores)
+        return math.nan, f"the best score so far, {score:g}, no longer counts: {changes}"
 
     def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         lr = value_at(self.args.lr, 0, self.args.schedule_steps)  # each update brings its own
@@ -205,7 +227,9 @@ class Run:
 
         last: the workers have ended.
         """
-        self.unwritten += self.finished_games.collect(last)
+        new = self.finished_games.collect(last)
+        self.last_scores += [row[2] for row in new]
+        self.unwritten += new
         if self.finished_games.lost:  # the main process was suspended, say
             lost, self.finished_games.lost = self.finished_games.lost, 0
             logger.error(f"{self.files.training_csv} lacks {lost} games: collected too late")
@@ -263,6 +287,11 @@ class Run:
                 # Newer rows belong to steps that will be played again.
                 if path.exists() and (kept := checkpoint.mend_csv(path, resumed["steps"])):
                     self.damaged.append((path, kept))
+            if not checkpoint.changed_rules(_rules(resumed), self.description):
+                self.last_scores += [row[2] for row in checkpoint.read_csv(self.files.training_csv)]
+            if self.outdated:  # what has that score is kept; the next evaluation is the best
+                paths = (self.files.model, self.files.model.with_suffix(".json"))
+                self.set_aside = checkpoint.set_aside([path for path in paths if path.exists()])
             return
         self.set_aside = checkpoint.set_aside(self.files.existing())
 
@@ -276,11 +305,16 @@ class Run:
                     checkpoint.write_atomically(path, lambda file, c=content: file.write(c))
             for _, kept in self.damaged:
                 kept.unlink()
-            return
-        for path in [*self.files.existing(), *self.files.leftovers()]:
-            path.unlink()
+        else:
+            for path in [*self.files.existing(), *self.files.leftovers()]:
+                path.unlink()
         for old, new in self.set_aside:
             new.rename(old)
+
+
+def _rules(resumed: dict) -> dict:
+    """What has the checkpoint.RULES of that session; earlier versions wrote no description."""
+    return resumed.get("description") or resumed["args"]
 
 
 def _as_list(value) -> list:

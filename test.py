@@ -17,6 +17,8 @@ from model import flatten_parameters, make_model
 from player import play_games
 from utils import TEST, Output, become_child, format_time, game_seed, setup_logger
 
+PROGRESS_SECONDS = 60  # between lines about an evaluation that takes long
+
 
 def test(
     args: Namespace,
@@ -28,7 +30,9 @@ def test(
 ) -> None:
     """Evaluate, record and save until the run stops.
 
-    description: of the run, for ENV.json; see checkpoint.describe.
+    make_env: games of evaluations; see run.Run.make_test_env.
+    description: of the run, for ENV.json; see checkpoint.describe. Its "policy" is how evaluations
+        choose actions: "greedy" or "sampled".
     """
     model = make_model(len(description["actions"]), args.hidden_size).eval()
     weights, _ = flatten_parameters(model)
@@ -45,6 +49,7 @@ def test(
         began = time.process_time()
         server.pull(weights)
         steps, seconds, normalizer = server.steps, server.seconds, server.normalizer().numpy()
+        progress = Progress(logger, steps, args.eval_episodes)
         results = list(
             play_games(
                 model,
@@ -55,9 +60,11 @@ def test(
                 ],
                 Normalizer(normalizer, frozen=True),
                 args.count_lives,
+                greedy=description["policy"] == "greedy",
                 side_by_side=args.eval_episodes,
                 should_stop=lambda: bool(server.stop_flag),
                 plain=args.plain,
+                on_step=progress.update,
             )
         )
         if len(results) < args.eval_episodes:
@@ -71,6 +78,7 @@ def test(
             f"Time {format_time(seconds)}, episode reward {score:g}, "
             f"episode length {np.mean([r.length for r in results]):.0f}, "
             f"reward mean {np.mean(scores):.4f}, agent steps {steps}, {speed:.1f} steps/s"
+            + (", sampled actions" if description["policy"] == "sampled" else "")
         )
         # A disk may be full or gone for a while: the run goes on, and the other file is written.
         try:
@@ -94,6 +102,29 @@ def test(
         wake = time.monotonic() + pause(args.eval_interval, time.process_time() - began)
         while not server.stopped and time.monotonic() < wake:
             time.sleep(0.05)
+
+
+class Progress:
+    """Says in the log how far an evaluation is, each time that PROGRESS_SECONDS have passed.
+
+    steps: agent steps behind its weights.  games: how many it has.
+    """
+
+    def __init__(self, logger: logging.Logger, steps: int, games: int):
+        self.logger, self.steps, self.games = logger, steps, games
+        self.began = time.monotonic()
+        self.next = self.began + PROGRESS_SECONDS
+
+    def update(self, running: int, played: int) -> None:
+        """See on_step of play_games."""
+        now = time.monotonic()
+        if now < self.next:
+            return
+        self.next = now + PROGRESS_SECONDS
+        self.logger.info(
+            f"evaluation of agent step {self.steps} under way for {format_time(now - self.began)}: "
+            f"{self.games - running} of {self.games} games ended, {played} agent steps played"
+        )
 
 
 def pause(eval_interval: float | None, evaluation: float) -> float:

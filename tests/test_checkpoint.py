@@ -516,6 +516,7 @@ class Evaluations:
         self.during: Callable[[int, int], None] = lambda game, time: None
         self.started = self.finished = 0
         self.actions: list[list[int]] = []
+        self.policy = "greedy"
         self.args = Namespace(
             seed=1, hidden_size=4, count_lives=True, eval_episodes=PER_EVALUATION,
             eval_interval=0.0, save_score_level=None, save_max=False, plain=False,
@@ -538,7 +539,10 @@ class Evaluations:
         logger = logging.Logger("test")
         handler = logging.FileHandler(self.files.log)
         logger.addHandler(handler)
-        description = {"env": "Planned-v0", "actions": ACTIONS, "count_lives": True, "skip_rate": 4}
+        description = {
+            "env": "Planned-v0", "actions": ACTIONS, "count_lives": True, "skip_rate": 4,
+            "policy": self.policy,
+        }  # fmt: skip
         try:
             test_module.test(
                 self.args, self.server, lambda seed: Planned(self), self.files, description, logger
@@ -804,6 +808,41 @@ def test_an_evaluation_is_played_and_saved_whatever_the_csv_holds(tmp_path, unre
         assert any("cannot read the scores so far" in line for line in run.log())
     else:
         assert [row[2] for row in checkpoint.read_csv(run.files.csv)] == [3, 3]
+
+
+@pytest.mark.parametrize("policy", ["greedy", "sampled"])
+def test_evaluations_choose_actions_by_the_policy_of_the_description_and_say_so(tmp_path, policy):
+    run = Evaluations(tmp_path, [(1.0, 30)] * PER_EVALUATION)
+    run.policy = policy
+    run.play()
+    first, second = run.actions  # two games of the same pictures
+    assert (first == second) == (policy == "greedy")
+    assert run.best()[1]["policy"] == policy
+    assert run.log()[0].endswith(", sampled actions") == (policy == "sampled")
+
+
+def test_an_evaluation_that_takes_long_says_each_minute_how_far_it_is(tmp_path, monkeypatch):
+    now = [0.0]
+    run = Evaluations(tmp_path, [(1.0, 3), (1.0, 5)])
+    run.server.first_step = 700
+    monkeypatch.setattr(test_module.time, "monotonic", lambda: now[0])
+
+    def during(game, time):
+        if game == 1:
+            now[0] += 40
+
+    run.during = during
+    run.play()
+    under_way = "evaluation of agent step 700 under way for 00h "
+    assert run.log()[:-1] == [
+        f"{under_way}01m 20s: 0 of 2 games ended, 4 agent steps played",
+        f"{under_way}02m 40s: 1 of 2 games ended, 7 agent steps played",
+    ]
+
+
+@pytest.mark.parametrize("evaluation", [0.1, 14.0, 16.0, 3600.0])  # seconds of processor time
+def test_without_an_interval_evaluations_take_a_fifth_of_a_core_at_most(evaluation):
+    assert evaluation <= (evaluation + test_module.pause(None, evaluation)) / 5
 
 
 @pytest.mark.parametrize("stop_at", [(0, 1), (1, 3), (2, 2), (3, 1)])

@@ -99,7 +99,8 @@ def make_display(tmp_path, width: int, height: int, *options: str, loaded=None) 
     run = SimpleNamespace(
         server=Hogwild(weights, SharedAdam, num_workers=2, first_step=1000),
         args=args, files=checkpoint.Files.of("Pong-v0", str(tmp_path), str(tmp_path)),
-        has_saved=True, saved_at=time.monotonic(), description={"loaded": loaded},
+        has_saved=True, saved_at=time.monotonic(),
+        description={"loaded": loaded, "policy": "greedy"},
     )  # fmt: skip
     processes = SimpleNamespace(workers_alive=lambda: 1)
     console = Console(
@@ -124,9 +125,11 @@ def test_the_display_shows_what_the_run_does(tmp_path):
     server.evaluation["evaluations"] = 1
     view.next_update = math.inf
     view.scores.append(-5.0)
+    view.run.description["policy"] = "sampled"
     text = shown(view)
     for words in (
         "1,500 of 3,000", "remaining", "last -5 ", "mean of 2 -10 ", "best -4.5", "score -15.00",
+        "8 sampled games each",
         "entropy 1.50", "value -0.50", "norm 25.0", "75 % clipped at 30", "1 of 2 alive",
         "-15.0", "0 s ago",
     ):  # fmt: skip

@@ -18,13 +18,18 @@ import numpy as np
 import pytest
 import torch
 from ale_py import roms
+from games import Event, Scripted
 
 import environment
 from environment import (
+    IDLE_STEPS,
     EnvSpec,
+    IdleLimit,
     Normalizer,
     file_name,
     game_config,
+    has_chance,
+    idle_limit,
     known_env_ids,
     make_env,
     parse_env_id,
@@ -540,6 +545,43 @@ def test_max_episode_length_replaces_the_limit_in_agent_steps(monkeypatch, famil
     env = make(family.format("Pong"), max_episode_length=length)
     assert steps_to_the_end(env, at_most=100) == (length, False, True)
     assert steps_to_the_end(env, at_most=100) == (length, False, True)  # and in the next game
+
+
+@pytest.mark.parametrize(
+    ("env_id", "actions", "chance"),
+    [
+        ("Pong-v0", ["NOOP"], True),
+        ("Pong-v4", ["NOOP"], True),
+        ("PongDeterministic-v0", ["NOOP"], True),
+        ("PongDeterministic-v3", ["NOOP"], False),
+        ("PongDeterministic-v4", ["NOOP"], False),
+        ("PongNoFrameskip-v4", ["NOOP"], True),
+        ("BackgammonNoFrameskip-v4", ["FIRE"], False),  # no no-ops at the start
+        ("ALE/Pong-v5", ["NOOP"], True),
+    ],
+)
+def test_only_ids_without_chance_have_a_limit_of_steps_without_a_reward(env_id, actions, chance):
+    spec = parse_env_id(env_id)
+    assert has_chance(spec, actions, greedy=True) == chance
+    assert has_chance(spec, actions, greedy=False)
+    assert idle_limit(None, spec, actions) == (None if chance else IDLE_STEPS)
+    assert idle_limit(0, spec, actions) is None
+    assert idle_limit(7, spec, actions) == 7
+
+
+def test_a_game_is_cut_after_so_many_steps_in_a_row_without_a_reward():
+    rewards = [0, 0, -1, 0, 0, 0.5, 0, 0, 0, 0]  # a lost point counts as well
+    env = IdleLimit(Scripted(0, [[Event(reward) for reward in rewards]]), 3)
+    for _ in range(2):  # in each game anew
+        env.reset()
+        cut = [env.step(0)[2:4] for _ in range(9)]
+        assert cut == [(False, False)] * 8 + [(False, True)]
+
+
+@pytest.mark.parametrize("env_id", ["PongDeterministic-v4", "PongNoFrameskip-v4"])
+def test_steps_without_a_reward_are_agent_steps(env_id):
+    env = make_env(env_id, game_config(TABLE, env_id), max_idle_steps=5)
+    assert steps_to_the_end(env, 100) == (5, False, True)  # the first point takes longer
 
 
 def test_the_108_000_frames_of_ale_py_do_not_cut_the_old_ids():

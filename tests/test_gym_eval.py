@@ -208,9 +208,9 @@ def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, c
 )
 def test_the_protocol_is_that_of_the_id(env, options, frame_skip, sticky, limit):
     args = build_eval_parser().parse_args(options)
-    found = gym_eval.protocol(args, parse_env_id(env), 7, True)
+    found = gym_eval.protocol(args, parse_env_id(env), 7, True, 300)
     noops = [1, 30] if "NoFrameskip" in env else 0
-    assert list(found.values()) == [frame_skip, sticky, noops, limit, True]
+    assert list(found.values()) == [frame_skip, sticky, noops, limit, 300, True]
 
 
 def test_a_histogram_counts_every_score():
@@ -233,6 +233,16 @@ def test_a_game_without_chance_is_reported_as_one_game_without_an_error(fixed):
     assert found["standard_error"] is None
     assert found["episodes"] == 3
     assert len(set(found["action_hashes"])) == 1
+
+
+def test_the_protocol_names_the_steps_without_a_reward_that_cut_a_game(
+    models, fixed, played, tmp_path, capsys
+):
+    assert summary(fixed, "PongDeterministic-v4")["max_idle_steps"] == 10_000
+    assert played["max_idle_steps"] is None
+    assert run(models, tmp_path, *FIXED, "--max-idle-steps", "3") == 0
+    assert "at most 4 agent steps, 3 without a reward\n" in capsys.readouterr().out
+    assert summary(tmp_path, "PongDeterministic-v4")["lengths"] == [3, 3, 3]
 
 
 def test_sampled_actions_differ_from_greedy_ones_and_bring_chance_to_any_game(

@@ -344,10 +344,28 @@ def test_a_checkpoint_that_another_run_wrote_meanwhile_is_not_resumed(trained, m
 
 
 def test_a_run_ends_at_its_target_score(tmp_path, command):
-    run = command(*SMALL, "--target-score", "-30", "--eval-episodes", "3")
+    run = command(*SMALL, "--target-score", "-30", "--eval-episodes", "3", "--target", "evaluation")
     assert run.process.wait(timeout=60) == 0
     assert run.text().count("episode reward") == 1
     assert len(checkpoint.read_csv(tmp_path / "logs/Pong-v0.csv")) == 3
+
+
+def test_a_resumed_run_with_other_rules_keeps_its_best_aside_and_ends_by_its_training_games(
+    trained, command
+):
+    best = (trained / "trained_models/Pong-v0.dat").read_bytes()
+    other = ("--max-episode-length", "4", "--max-steps", "none")
+    run = command("--resume", *other, "--target-score", "-30", "--target", "training")
+    assert run.process.wait(timeout=120) == 0
+    assert (
+        "no longer counts: max_episode_length was 40 and is 4; its weights are now "
+        "trained_models/Pong-v0.old-1.dat" in run.text()
+    )
+    assert (trained / "trained_models/Pong-v0.old-1.dat").read_bytes() == best
+    assert (trained / "trained_models/Pong-v0.dat").read_bytes() != best
+    assert re.search(
+        r"target score -30 reached: \S+, mean of the last 100 training games", run.text()
+    )
 
 
 def test_a_run_ends_after_max_minutes_and_pauses_between_evaluations(tmp_path, command):

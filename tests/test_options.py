@@ -2,6 +2,8 @@
 
 import functools
 import json
+import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -189,6 +191,8 @@ def test_count_lives_ends_training_episodes():
         (("--eval-interval", "none"), "eval_interval", None),
         (("--target-score", "-7.5"), "target_score", -7.5),
         (("--target-score", "none"), "target_score", None),
+        (("--target", "training"), "target", "training"),
+        (("--max-idle-steps", "0"), "max_idle_steps", 0),
     ],
 )
 def test_truth_values_and_short_forms_are_understood(options, attribute, expected):
@@ -310,6 +314,119 @@ def test_a_run_belongs_to_no_folder_by_its_crop_table():
     a, _ = Run(*load_options(["--hidden-size", "16"])).make_env().reset(seed=1)
     b, _ = build().make_env().reset(seed=1)
     assert (a == b).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "policy", "max_idle_steps"),
+    [
+        (("--env", "PongDeterministic-v4"), "sampled", 10_000),
+        (("--env", "PongDeterministic-v4", "--max-idle-steps", "0"), "sampled", None),
+        (("--env", "Pong-v0"), "greedy", None),
+        (("--env", "Pong-v0", "--max-idle-steps", "7"), "greedy", 7),
+    ],
+)
+def test_evaluations_sample_and_have_a_limit_where_there_is_no_chance(
+    options, policy, max_idle_steps
+):
+    run = build(*options)
+    assert run.description["policy"] == policy
+    assert run.description["max_idle_steps"] == max_idle_steps
+
+
+def steps_until_cut(env) -> int | None:
+    env.reset(seed=1)
+    return next((step for step in range(1, 20) if env.step(0)[3]), None)
+
+
+def test_steps_without_a_reward_cut_games_of_evaluations_alone():
+    run = build("--max-idle-steps", "7")
+    assert steps_until_cut(run.make_test_env()) == 7
+    assert steps_until_cut(run.make_env()) is None
+
+
+def save_best(run: Run, score: float) -> None:
+    """As after an evaluation with this score and the checkpoint that follows it."""
+    Path("trained_models").mkdir(exist_ok=True)
+    Path("logs").mkdir(exist_ok=True)
+    run.server.report(0, steps=1000)
+    run.finished_games.collect()
+    run.server.evaluation["best_score"] = score
+    description = checkpoint.describe(run.description, 1000, 1.0, [5.0, 80.0, 40.0], score)
+    checkpoint.save_model(run.files.model, run.model.state_dict(), description)
+    run.save()
+
+
+def resume(*options: str) -> Run:
+    args, resumed = load_options(["--env-config", CONFIG, "--resume", *options])
+    run = Run(args, resumed)
+    run.prepare_files(resumed)
+    return run
+
+
+def best_score(run: Run) -> float:
+    return float(run.server.evaluation["best_score"])
+
+
+def test_a_best_score_counts_under_the_rules_that_it_was_measured_under():
+    save_best(build("--max-episode-length", "200"), -3)
+    before = Path("trained_models/Pong-v0.dat").read_bytes()
+    assert best_score(resume()) == -3
+    run = resume("--max-episode-length", "none")
+    assert math.isnan(best_score(run))
+    words = "so far, -3, no longer counts: max_episode_length was 200 and is None"
+    assert run.outdated.endswith(words)
+    assert not run.files.model.exists()
+    assert Path("trained_models/Pong-v0.old-1.dat").read_bytes() == before
+    run.undo_prepare_files()  # nothing was learned
+    assert run.files.model.read_bytes() == before
+    assert best_score(resume("--max-idle-steps", "300")) != -3
+    save_best(resume("--max-episode-length", "none"), -20)
+    assert best_score(resume()) == -20
+
+
+def test_a_best_score_that_was_greedy_on_an_id_without_chance_no_longer_counts():
+    env = ("--env", "PongDeterministic-v4")
+    run = build(*env)
+    for rule in ("policy", "max_idle_steps"):  # as an earlier version wrote it
+        del run.description[rule]
+    save_best(run, 4)
+    run = resume(*env)
+    assert math.isnan(best_score(run))
+    assert "policy was greedy and is sampled" in run.outdated
+
+
+def test_the_newest_training_games_of_a_resumed_run_are_those_of_its_csv():
+    save_best(build(), 5)
+    rows = [(1.0, i, float(i), 9) for i in range(1, 1100)]  # 1000 of them up to the checkpoint
+    checkpoint.append_csv(Path("logs/Pong-v0.training.csv"), rows)
+    assert list(resume().last_scores) == list(range(901, 1001))
+    assert not resume("--max-episode-length", "50").last_scores  # those were other games
+
+
+@pytest.mark.parametrize(
+    ("target", "evaluation", "training", "reached"),
+    [
+        ("either", math.nan, [3.0] * 100, "3.00, mean of the last 100 training games"),
+        ("either", 3.5, [], "3.5, mean of 8 games of an evaluation"),
+        ("either", 2.0, [3.0] * 99, ""),  # too few games
+        ("either", 2.0, [3.0] * 99 + [2.0], ""),
+        ("evaluation", 2.0, [3.0] * 100, ""),
+        ("training", 3.5, [2.0] * 100, ""),
+        ("training", math.nan, [9.0] + [3.0] * 100, "3.00, mean of the last 100 training games"),
+    ],
+)
+def test_the_target_score_is_that_of_an_evaluation_or_of_the_last_100_training_games(
+    target, evaluation, training, reached
+):
+    run = build("--target-score", "3", "--target", target)
+    run.server.evaluation["last_score"] = evaluation
+    for score in training:
+        run.server.report_game(0, score, 9, 9)
+        run.server.report(0, steps=9)
+    Path("logs").mkdir()
+    run.write_games(logging.getLogger())
+    assert main.target_reached(run).startswith(reached)
+    assert bool(main.target_reached(run)) == bool(reached)
 
 
 def test_load_starts_from_the_weights_and_normaliser_of_load_model_dir():
