@@ -475,6 +475,12 @@ STATISTICS = (50.0, 90.0, 30.0)
 PER_EVALUATION = 2
 
 
+@pytest.fixture(autouse=True)
+def no_lines_about_slow_evaluations(monkeypatch):
+    """However slow this machine is."""
+    monkeypatch.setattr(test_module, "PROGRESS_SECONDS", math.inf)
+
+
 class Planned(gym.Env):
     """A game whose score and length are planned; `run` counts what all environments play."""
 
@@ -826,6 +832,7 @@ def test_an_evaluation_that_takes_long_says_each_minute_how_far_it_is(tmp_path, 
     run = Evaluations(tmp_path, [(1.0, 3), (1.0, 5)])
     run.server.first_step = 700
     monkeypatch.setattr(test_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(test_module, "PROGRESS_SECONDS", 60)
 
     def during(game, time):
         if game == 1:
