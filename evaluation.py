@@ -10,14 +10,13 @@ import contextlib
 import functools
 import multiprocessing.connection
 import pickle
-import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from player import Result, in_order
-from utils import become_child, child_context, start_child
+from processes import become_child, child_context, how, start_child
 
 STOP_SECONDS = 0.2  # between two questions whether to stop
 PROGRESS_SECONDS = 1  # between two messages of a process about its progress
@@ -67,7 +66,9 @@ def play_in_processes(
             here, there = context.Pipe()
             share = len(range(rank, side_by_side, processes))
             name, arguments = f"evaluation process {rank}", (rank, there, pickled, share)
-            children[here] = start_child(context.Process(target=_play, name=name, args=arguments))
+            children[here] = start_child(
+                functools.partial(context.Process, target=_play, name=name, args=arguments)
+            )
             there.close()  # what is left of it ends with the child
         progress = dict.fromkeys(children, Progress(0, 0))
         missing = num_games
@@ -95,9 +96,7 @@ def play_in_processes(
 
 def _death(child: multiprocessing.Process) -> str:
     child.join()
-    code = child.exitcode
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"{child.name} died, {how}"
+    return f"{child.name} died, {how(child.exitcode)}"
 
 
 def _play(rank: int, pipe: Connection, pickled: bytes, side_by_side: int) -> None:

@@ -25,8 +25,9 @@ OF_UPDATES = (
 )  # fmt: skip
 OF_GAMES = ("score", "length")  # ... and over its finished games, raw points and agent steps.
 # What the test process says: the number of evaluations, the mean score of the last one, the best
-# mean score so far (nan: none), agent steps behind the weights that were evaluated last.
-OF_EVALUATION = ("evaluations", "last_score", "best_score", "last_steps")
+# mean score so far (nan: none), agent steps behind the weights that were evaluated last; and a
+# number that moves as long as it does not hang.
+OF_EVALUATION = ("evaluations", "last_score", "best_score", "last_steps", "beats")
 # What is kept of each finished training game: when it ended (seconds and agent steps of the run),
 # raw points, agent steps, and the "steps" of its worker that its last step makes complete.
 OF_FINISHED = ("seconds", "agent_steps", "score", "length", "worker_steps")
@@ -205,6 +206,10 @@ class Hogwild:
         """(3,) count, mean and standard deviation: the mean over the workers that have begun."""
         begun = self.normalizers[self.normalizers[:, 0] > 0]
         return begun.mean(0) if len(begun) else torch.zeros(3, dtype=torch.float64)
+
+    def beat(self) -> None:
+        """The test process does not hang. Workers say that by their steps."""
+        self.evaluation["beats"] += 1
 
     def stop(self) -> None:
         """Ask all processes to stop. For the main process."""

@@ -43,18 +43,17 @@ import network
 from display import Display, can_show
 from hogwild import Hogwild
 from monitor import Figures, Snapshot, require
+from processes import Pulse, child_context, how, start_child
 from run import Run, load_options, make_folders, what_next
 from test import test_process
 from train import train_process
 from utils import (
     Output,
     available_cores,
-    child_context,
     close_logger,
     format_time,
     say,
     setup_logger,
-    start_child,
 )
 
 PROGRESS_SECONDS = (5, 60)  # from the first update to a line about the speed; then between lines
@@ -95,7 +94,10 @@ class Processes:
                 )
             )
         self.running: list[multiprocessing.Process] = []
-        self.replaced: list[tuple[float, str]] = []  # when, at most REPLACEMENT_SECONDS ago; which
+        self.pulses: list[Pulse] = []
+        self.server = server
+        # When, at most REPLACEMENT_SECONDS ago, and which.
+        self.replaced: list[tuple[float, list[str]]] = []
         # The last words of a process: where a display has the terminal, they are in the log.
         self.reasons = f"why is {'' if errors_to else 'above, the log '}in {run.files.log}"
         self.stop_signal = stop_signal
@@ -104,7 +106,8 @@ class Processes:
     def start(self) -> None:
         for maker in self.makers:
             if not self.stop_signal.received:
-                self.running.append(start_child(maker()))
+                self.running.append(start_child(maker))
+                self.pulses.append(Pulse())
 
     def wait(self, seconds: float) -> None:
         """Until a process has ended, at most so long."""
@@ -115,25 +118,44 @@ class Processes:
         return sum(process.is_alive() for process in self.running[1:])  # the first one tests
 
     def replace_dead(self, logger: logging.Logger) -> bool:
-        """Start anew whatever has died. False if that has happened too often."""
-        for i, process in enumerate(self.running):
-            if process.is_alive():
-                continue
-            now = time.monotonic()
-            recent = [(t, name) for t, name in self.replaced if now - t < REPLACEMENT_SECONDS]
-            self.replaced = [*recent, (now, process.name)]
-            if len(self.replaced) > MAX_REPLACEMENTS:
-                deaths = collections.Counter(name for _, name in self.replaced)
-                logger.error(
-                    f"{process.name} died, exit code {process.exitcode}; giving up after "
-                    f"{len(self.replaced)} deaths in {now - self.replaced[0][0]:.0f} s ("
-                    + ", ".join(f"{name}: {n}" for name, n in deaths.most_common())
-                    + f"); {self.reasons}"
-                )
-                return False
-            logger.error(f"{process.name} died, exit code {process.exitcode}; starting another")
-            self.running[i] = start_child(self.makers[i]())
-        return True
+        """Start anew whatever has died or hangs. False if that has happened too often.
+
+        What dies at the same time dies of one cause, such as the end of the fork server, which
+        takes all others along: it counts once.
+        """
+        self._kill_hanging(logger)
+        dead = [i for i, process in enumerate(self.running) if not process.is_alive()]
+        if not dead:
+            return True
+        now, names = time.monotonic(), [self.running[i].name for i in dead]
+        recent = [(t, those) for t, those in self.replaced if now - t < REPLACEMENT_SECONDS]
+        self.replaced = [*recent, (now, names)]
+        give_up = len(self.replaced) > MAX_REPLACEMENTS
+        for i, name in zip(dead, names, strict=True):
+            then = self._why_give_up(now) if give_up else "starting another"
+            logger.error(f"{name} died, {how(self.running[i].exitcode)}; {then}")
+        for i in dead if not give_up else ():
+            process = self.running[i]
+            self.running[i], self.pulses[i] = start_child(self.makers[i]), Pulse()
+            process.close()  # if its fork server died, it may be alive: this tells it to end
+        return not give_up
+
+    def _why_give_up(self, now: float) -> str:
+        deaths = collections.Counter(name for _, names in self.replaced for name in names)
+        return (
+            f"giving up after {deaths.total()} deaths in {now - self.replaced[0][0]:.0f} s ("
+            + ", ".join(f"{name}: {n}" for name, n in deaths.most_common())
+            + f"); {self.reasons}"
+        )
+
+    def _kill_hanging(self, logger: logging.Logger) -> None:
+        """End what has made no step for long; it is then replaced like any other dead process."""
+        beats = [self.server.evaluation["beats"], *self.server.figures["steps"]]
+        for process, pulse, beat in zip(self.running, self.pulses, beats, strict=False):
+            if pulse.stands_still(float(beat), time.monotonic()):
+                logger.error(f"{process.name} hangs, no step for {pulse.limit} s; killing it")
+                process.kill()
+                process.join()
 
     def stop(self, server: Hogwild) -> None:
         """Ask every process to end, and end those that do not.
@@ -271,7 +293,7 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
                 display.update()
             processes.start()
             healthy = watch(run, processes, stop_signal, logger, display)
-        except FloatingPointError as error:
+        except (FloatingPointError, OSError) as error:
             logger.error(str(error))
         except Exception:
             logger.exception("the main process failed")  # what was learned is saved all the same

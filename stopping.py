@@ -5,9 +5,11 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-# Ask for an orderly stop. Windows has no SIGHUP.
+# Ask for an orderly stop; batch systems warn with SIGUSR1. Windows has neither that nor SIGHUP.
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
 )
 
 # A wrapper or a closing terminal may deliver one request twice.

@@ -15,7 +15,8 @@ from environment import Normalizer
 from hogwild import Hogwild
 from model import flatten_parameters, make_model
 from player import play_games
-from utils import TEST, Output, become_child, format_time, game_seed, setup_logger
+from processes import become_child
+from utils import TEST, Output, format_time, game_seed, setup_logger
 
 PROGRESS_SECONDS = 60  # between lines about an evaluation that takes long
 
@@ -43,7 +44,12 @@ def test(
         scores = []
     last_steps, last_seconds = server.steps, server.seconds
     while not server.stopped and not server.has_learned:
+        server.beat()
         time.sleep(0.05)  # nothing has been learned yet
+
+    def should_stop() -> bool:
+        server.beat()
+        return bool(server.stop_flag)
 
     while not server.stopped:
         began = time.process_time()
@@ -62,7 +68,7 @@ def test(
                 args.count_lives,
                 greedy=description["policy"] == "greedy",
                 side_by_side=args.eval_episodes,
-                should_stop=lambda: bool(server.stop_flag),
+                should_stop=should_stop,
                 plain=args.plain,
                 on_step=progress.update,
             )
@@ -101,6 +107,7 @@ def test(
         server.evaluation["evaluations"] += 1
         wake = time.monotonic() + pause(args.eval_interval, time.process_time() - began)
         while not server.stopped and time.monotonic() < wake:
+            server.beat()
             time.sleep(0.05)
 
 

@@ -22,8 +22,9 @@ from hogwild import Hogwild
 from model import flatten_parameters, make_model
 from network import make_network
 from player import Game, Player, Step, env_seed
+from processes import become_child
 from schedule import value_at
-from utils import TRAIN, become_child, game_seed
+from utils import TRAIN, game_seed
 
 ANNEALED = 0.1  # share of the learning rate that is left after --anneal-steps
 
@@ -215,6 +216,6 @@ def train_process(
     make_env: Callable[[], gym.Env],
     errors_to: str | None = None,
 ) -> None:
-    """`train` as the body of a process; errors_to: see utils.become_child."""
+    """`train` as the body of a process; errors_to: see processes.become_child."""
     become_child(f"Train Agent: {rank}", errors_to)
     train(rank, args, server, make_env)

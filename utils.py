@@ -1,4 +1,4 @@
-"""Small helpers: seeds, options, logging, times, and how a child process begins.
+"""Small helpers: seeds, options, logging and times.
 
 Imported before torch by the scripts, so that it can fix the number of threads.
 """
@@ -13,25 +13,15 @@ import enum
 import logging
 import math
 import multiprocessing
-import signal
 import sys
-import threading
 from collections.abc import Callable
-from multiprocessing import resource_tracker
-from pathlib import Path
 
 import loky
 import numpy as np
-import setproctitle
-
-from stopping import STOP_SIGNALS
 
 ERROR = "error: "  # before the message of an error in a log
 # First words of a stream key: what the games are played for.
 TRAIN, TEST, EVALUATE = range(3)
-
-# fork can hang once torch has started threads; spawn imports torch once for every process.
-START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def game_seed(seed: int, *stream: int) -> np.random.SeedSequence:
@@ -229,63 +219,3 @@ def close_logger(logger: logging.Logger) -> None:
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
-
-
-def child_context(plain: bool) -> multiprocessing.context.BaseContext:
-    """Makes processes; what they need is loaded once, by the fork server.
-
-    plain: they do without the kernels.
-    """
-    context = multiprocessing.get_context(START_METHOD)
-    if START_METHOD == "forkserver":
-        context.set_forkserver_preload(["preload"])
-        # Where the fork server looks for `preload`: here and, since it runs as `python -c`, not in
-        # the current folder, which may hold modules with the names of ours.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        os.environ["PYTHONSAFEPATH"] = "1"
-        os.environ["A3C_PLAIN"] = "1" if plain else ""  # for `preload`
-    return context
-
-
-def start_child(process: multiprocessing.Process) -> multiprocessing.Process:
-    """Start a process that Ctrl-C and the like do not reach, not even before it can ignore them.
-
-    The signals are blocked meanwhile; the child inherits that, and here they arrive afterwards.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        process.start()
-        return process
-    resource_tracker.ensure_running()  # it unblocks signals when it starts
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    return process
-
-
-def become_child(title: str, errors_to: str | None = None) -> None:
-    """What a worker or test process does first.
-
-    errors_to: file that gets what it would write to the terminal.
-
-    Stopping is for the main process to decide, through shared memory: a Ctrl-C reaches every
-    process of the terminal. If the main process is gone, this one ends at once and writes nothing.
-    """
-    import torch
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    setproctitle.setproctitle(title)
-    if errors_to is not None:
-        file = os.open(errors_to, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        for terminal in (1, 2):
-            os.dup2(file, terminal)
-        os.close(file)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)

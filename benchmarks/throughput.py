@@ -36,6 +36,7 @@ from environment import Normalizer, game_config, make_env, read_config
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
 from player import Game, Player
+from processes import become_child
 from shared_optim import SharedAdam
 
 CONFIG = Path(main.__file__).with_name("config.json")
@@ -75,7 +76,7 @@ class PlainAdam(torch.optim.Adam):
 
 def plain_worker(rank: int, args, shared: A3Clstm, optimizer: PlainAdam, make: Callable) -> None:
     """The classic algorithm, with today's correct handing over of gradients. Runs until killed."""
-    utils.become_child(f"Plain Agent: {rank}")
+    become_child(f"Plain Agent: {rank}")
     env, normalizer = make(rank), Normalizer()
     model = A3Clstm(int(env.action_space.n), args.hidden_size)
 

@@ -1,5 +1,6 @@
 """The run as a person sees it: real processes, real signals, real files."""
 
+import contextlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ import checkpoint
 import gym_eval
 import main
 import monitor
-import utils
+import processes
 from hogwild import GAMES_KEPT
 from run import Run, load_options, what_next
 from stopping import REPEAT_SECONDS, StopSignal
@@ -459,7 +460,7 @@ def test_a_killed_worker_and_a_killed_test_process_are_replaced(command):
         assert len(victims) == 1
         os.kill(victims[0], signal.SIGKILL)
         run.wait_for(lambda t=title, v=victims: run.children(t) not in ([], v))
-    assert "worker 1 died, exit code -9; starting another" in run.text()
+    assert "worker 1 died, killed by SIGKILL, as by a system that runs out of memory; starting another" in run.text()
     assert run.interrupt() < 10
     assert run.process.returncode == 0
 
@@ -480,11 +481,81 @@ def test_a_run_whose_processes_keep_dying_saves_and_ends_with_an_error(tmp_path,
     assert len(killed) == main.MAX_REPLACEMENTS + 1
     deaths = main.MAX_REPLACEMENTS + 1
     assert re.search(
-        rf"worker 0 died, exit code -9; giving up after {deaths} deaths in \d+ s "
+        rf"worker 0 died, killed by SIGKILL, [^;]*; giving up after {deaths} deaths in \d+ s "
         rf"\(worker 0: {deaths}\); why is above, the log in logs/Pong-v0_log\n",
         run.text(),
     )
     assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] > 0
+
+
+def test_a_killed_fork_server_is_replaced_with_everything_that_came_from_it(command):
+    """Whichever moment it dies at; the deaths that go with it count once."""
+    run = command(*SMALL)
+    for kills in range(1, 4):
+        run.wait_for(run.learning)
+        before = run.children("Train Agent: ") + run.children("Test Agent")
+        server = [pid for pid in run.children() if "forkserver" in command_line(pid)]
+        assert len(server) == 1
+        os.kill(server[0], signal.SIGKILL)
+        run.wait_for(lambda n=kills: run.text().count("worker 1 died") == n)
+        run.wait_for(lambda: len(run.children("Train Agent: ")) == 2)
+        run.wait_for(lambda old=before: not set(run.children()) & set(old), 10)
+    assert run.interrupt() < 10
+    assert run.process.returncode == 0
+    assert "Traceback" not in run.text()
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""  # it has ended
+
+
+def test_a_worker_that_hangs_is_named_and_replaced(tmp_path):
+    """main.py with a shorter patience; the worker is stopped for ever."""
+    script = tmp_path / "patient.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n"
+        "from stopping import StopSignal\n"
+        "import main\n"
+        "import processes\\n"
+        "processes.HANG_SECONDS = 3\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(main.main(sys.argv[1:], StopSignal(at_once=True).install()))\n"
+    )
+    run = Command(tmp_path, *SMALL, script=script)
+    try:
+        run.wait_for(run.learning)
+        for title in ("Train Agent: 1", "Test Agent"):
+            (victim,) = run.children(title)
+            os.kill(victim, signal.SIGSTOP)
+            run.wait_for(lambda t=title, v=victim: run.children(t) not in ([], [v]))
+        assert "worker 1 hangs, no step for 3 s; killing it" in run.text()
+        assert "test process hangs, no step for 3 s; killing it" in run.text()
+        assert run.interrupt() < 10
+        assert run.process.returncode == 0
+    finally:
+        for pid in [*run.children(), run.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.process.wait()
+
+
+def test_a_warning_of_a_batch_system_stops_and_saves(command):
+    run = command(*SMALL)
+    run.wait_for(run.learning)
+    assert run.interrupt(signal.SIGUSR1) < 10
+    assert run.process.returncode == 0
+    assert ", saved " in run.text()
+
+
+def test_a_long_name_of_the_temporary_folder_does_no_harm(tmp_path, monkeypatch, command):
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    run = command(*SMALL, "--max-steps", "40")
+    assert run.process.wait(timeout=60) == 0, run.text()
 
 
 def test_without_its_main_process_no_child_lives_or_writes(tmp_path, command):
@@ -781,7 +852,7 @@ def test_each_worker_s_own_optimizer_is_saved_and_resumed_as_a_list(tmp_path, mo
 
 def test_the_suite_works_where_processes_can_only_be_spawned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(utils, "START_METHOD", "spawn")
+    monkeypatch.setattr(processes, "START_METHOD", "spawn")
     stop = StopSignal()
 
     def stop_when_saved():

@@ -15,10 +15,11 @@ import checkpoint
 import main
 from hogwild import Hogwild
 from options import ENVS_PER_WORKER, build_parser, complete
+from processes import START_METHOD
 from run import Run, load_options
 from stopping import StopSignal
 from train import train
-from utils import START_METHOD, available_cores
+from utils import available_cores
 
 CONFIG = str(Path(main.__file__).with_name("config.json"))
 

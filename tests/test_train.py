@@ -37,9 +37,10 @@ from monitor import Snapshot
 from network import make_network
 from options import build_parser, complete
 from player import Game, Player, play_games
+from processes import START_METHOD
 from shared_optim import SharedAdam, SharedRMSprop
 from train import a3c_loss, collect, returns_and_advantages, train, train_process
-from utils import START_METHOD, TEST, TRAIN, game_seed
+from utils import TEST, TRAIN, game_seed
 
 CONFIG = Path(train_module.__file__).with_name("config.json")
 

@@ -1,0 +1,154 @@
+"""How the processes of a run or an evaluation begin, end, and are found to hang.
+
+Nothing here knows what they do; main.py and evaluation.py start and watch them.
+"""
+
+import os
+
+os.environ.setdefault("SPT_NOENV", "1")  # or a title wipes out the environment that /proc shows
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import setproctitle
+
+from stopping import STOP_SIGNALS
+
+# fork can hang once torch has started threads; spawn imports torch once for every process.
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+START_SECONDS = 20  # to start one process; the fork server may just have been killed
+HANG_SECONDS = 300  # without a step, after which a process counts as dead
+FIRST_STEP_SECONDS = 900  # the same before its first step: many start slowly on few cores
+SOCKET_FOLDER = 75  # bytes of a temporary folder's name; a socket's whole name has at most 107
+
+
+def child_context(plain: bool) -> multiprocessing.context.BaseContext:
+    """Makes processes; what they need is loaded once, by the fork server.
+
+    plain: they do without the kernels.
+    OSError: one line, if the fork server has no place for its socket.
+    """
+    context = multiprocessing.get_context(START_METHOD)
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload(["preload"])
+        # Where the fork server looks for `preload`: here and, since it runs as `python -c`, not in
+        # the current folder, which may hold modules with the names of ours.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        os.environ["PYTHONSAFEPATH"] = "1"
+        os.environ["A3C_PLAIN"] = "1" if plain else ""  # for `preload`
+        _find_place_for_a_socket()
+    return context
+
+
+def _find_place_for_a_socket() -> None:
+    """It lies in the temporary folder, and its whole name has little room."""
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > SOCKET_FOLDER:
+        short = [path for path in ("/tmp", "/var/tmp", "/dev/shm") if os.access(path, os.W_OK)]
+        if not short:
+            raise OSError(f"{folder}: too long a name for a temporary folder; set TMPDIR")
+        tempfile.tempdir = short[0]
+
+
+def start_child(make: Callable[[], multiprocessing.Process]) -> multiprocessing.Process:
+    """Start a process that Ctrl-C and the like do not reach, not even before it can ignore them.
+
+    The signals are blocked meanwhile; the child inherits that, and here they arrive afterwards.
+    OSError: it could not be started within START_SECONDS.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        process = make()
+        try:
+            with _stop_signals_blocked():
+                process.start()
+            return process
+        except (OSError, EOFError) as error:  # the fork server is ending or has just ended
+            if time.monotonic() > deadline:
+                raise OSError(f"cannot start {process.name}: {error!r}") from None
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def become_child(title: str, errors_to: str | None = None) -> None:
+    """What a child process does first.
+
+    errors_to: file that gets what it would write to the terminal.
+
+    Stopping is for the main process to decide, through shared memory: a Ctrl-C reaches every
+    process of the terminal. If the main process is gone, this one ends at once and writes nothing.
+    """
+    import torch
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    setproctitle.setproctitle(title)
+    with contextlib.suppress(OSError):  # Linux: where memory runs out, not main is to go first
+        Path("/proc/self/oom_score_adj").write_text("500")
+    if errors_to is not None:
+        file = os.open(errors_to, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        for terminal in (1, 2):
+            os.dup2(file, terminal)
+        os.close(file)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def how(exitcode: int) -> str:
+    """What an exit code says about the end of a process."""
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    text = f"killed by {signal.Signals(-exitcode).name}"
+    return f"{text}, as by a system that runs out of memory" if exitcode == -9 else text
+
+
+class Pulse:
+    """Tells from a counter that a process moves whether it still does.
+
+    limit: seconds without a move.
+    """
+
+    def __init__(self):
+        self.beat: float | None = None
+        self.limit = FIRST_STEP_SECONDS
+        self.still = 0.0  # seconds
+        self.read = 0.0  # when
+
+    def stands_still(self, beat: float, now: float) -> bool:
+        """beat: the counter; now: seconds. To be called about five times a second.
+
+        A time in which nobody called, such as a machine's sleep, counts for one second.
+        """
+        if beat == self.beat:
+            self.still += min(now - self.read, 1.0)
+        else:
+            if self.beat is not None:
+                self.limit = HANG_SECONDS
+            self.beat, self.still = beat, 0.0
+        self.read = now
+        return self.still > self.limit

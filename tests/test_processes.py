@@ -1,0 +1,43 @@
+"""How processes begin and are found to hang."""
+
+import pytest
+
+import processes
+
+
+def test_a_process_that_cannot_be_started_at_once_is_tried_again(monkeypatch):
+    class Stubborn:
+        tries, name = 0, "worker 0"
+
+        def start(self):
+            Stubborn.tries += 1
+            if Stubborn.tries < 3:
+                raise ConnectionRefusedError
+
+    assert isinstance(processes.start_child(Stubborn), Stubborn)
+    assert Stubborn.tries == 3
+    monkeypatch.setattr(processes, "START_SECONDS", 0)
+    Stubborn.tries = -1000
+    with pytest.raises(OSError, match="cannot start worker 0: ConnectionRefusedError"):
+        processes.start_child(Stubborn)
+
+
+def test_a_process_hangs_if_its_counter_stands_still_while_somebody_watches():
+    pulse, now = processes.Pulse(), 0.0
+    for beat in (0.0, 1.0):  # it has begun to move
+        assert not pulse.stands_still(beat, now)
+    for _ in range(processes.HANG_SECONDS):
+        now += 1
+        assert not pulse.stands_still(1.0, now)
+    now += 10_000  # the machine slept
+    assert pulse.stands_still(1.0, now) == (pulse.still > processes.HANG_SECONDS)
+    assert pulse.still == processes.HANG_SECONDS + 1
+    assert not pulse.stands_still(2.0, now + 1)  # it moves again
+
+
+def test_a_process_that_has_not_begun_may_take_longer():
+    pulse, now = processes.Pulse(), 0.0
+    seconds = 0
+    while not pulse.stands_still(7.0, now):
+        now, seconds = now + 1, seconds + 1
+    assert seconds == processes.FIRST_STEP_SECONDS + 1
