@@ -460,7 +460,7 @@ def test_a_killed_worker_and_a_killed_test_process_are_replaced(command):
         assert len(victims) == 1
         os.kill(victims[0], signal.SIGKILL)
         run.wait_for(lambda t=title, v=victims: run.children(t) not in ([], v))
-    assert "worker 1 died, killed by SIGKILL, as by a system that runs out of memory; starting another" in run.text()
+    assert re.search("worker 1 died, killed by SIGKILL, [^;]*; starting another", run.text())
     assert run.interrupt() < 10
     assert run.process.returncode == 0
 
@@ -519,7 +519,7 @@ def test_a_worker_that_hangs_is_named_and_replaced(tmp_path):
         f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n"
         "from stopping import StopSignal\n"
         "import main\n"
-        "import processes\\n"
+        "import processes\n"
         "processes.HANG_SECONDS = 3\n"
         "if __name__ == '__main__':\n"
         "    sys.exit(main.main(sys.argv[1:], StopSignal(at_once=True).install()))\n"
