@@ -124,9 +124,10 @@ class Processes:
         takes all others along: it counts once.
         """
         self._kill_hanging(logger)
-        dead = [i for i, process in enumerate(self.running) if not process.is_alive()]
-        if not dead:
+        if all(process.is_alive() for process in self.running):
             return True
+        time.sleep(0.1)  # for those that die with it
+        dead = [i for i, process in enumerate(self.running) if not process.is_alive()]
         now, names = time.monotonic(), [self.running[i].name for i in dead]
         recent = [(t, those) for t, those in self.replaced if now - t < REPLACEMENT_SECONDS]
         self.replaced = [*recent, (now, names)]
@@ -134,11 +135,19 @@ class Processes:
         for i, name in zip(dead, names, strict=True):
             then = self._why_give_up(now) if give_up else "starting another"
             logger.error(f"{name} died, {how(self.running[i].exitcode)}; {then}")
-        for i in dead if not give_up else ():
-            process = self.running[i]
-            self.running[i], self.pulses[i] = start_child(self.makers[i]), Pulse()
-            process.close()  # if its fork server died, it may be alive: this tells it to end
-        return not give_up
+        if give_up:
+            return False
+        for i in dead:  # if the fork server died, they may be alive: this tells them to end
+            self.running[i].close()
+        while dead:
+            try:
+                process = start_child(self.makers[dead[0]])
+            except OSError:
+                self.running[:] = [p for i, p in enumerate(self.running) if i not in dead]
+                raise
+            self.running[dead[0]], self.pulses[dead[0]] = process, Pulse()
+            dead.pop(0)
+        return True
 
     def _why_give_up(self, now: float) -> str:
         deaths = collections.Counter(name for _, names in self.replaced for name in names)
