@@ -3,6 +3,12 @@
 Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learning"; the advantage of
 Schulman et al. (2016), "High-Dimensional Continuous Control Using Generalized Advantage
 Estimation".
+
+Three things are not obvious. The loss is a sum over the steps and games of a rollout, not a mean:
+the limit of the gradient's norm and the learning rate belong to that. It is differentiated to the
+network's values and logits first, and network.py takes the gradient from there to the weights, so
+that plain PyTorch and the kernels share everything above it. The LSTM state goes on from rollout to
+rollout as a constant, where the gradient is cut; it is zero where a training episode begins.
 """
 
 import itertools

@@ -46,7 +46,7 @@ def main() -> None:
         except ValueError as error:
             parser.error(str(error))
         error = np.std(scores, ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else np.nan
-        print(f"{env_id}: {np.mean(scores):.1f} ± {error:.1f}, best {max(scores):g}", flush=True)
+        print(f"{env_id}: {np.mean(scores):.2f} ± {error:.2f}, best {max(scores):g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ import checkpoint
 
 MODELS = Path(__file__).parents[1] / "trained_models"
 REFERENCES = Path(__file__).with_name("references.toml")
-KEYS = ("policy", "seed", "episodes", "mean", "standard_error", "best")
+KEYS = ("policy", "seed", "episodes", "mean", "standard_error")
 HEADER = """\
-| id | random play | greedy | sampled | best | classic | agent steps | hours |
-|---|---|---|---|---|---|---|---|"""
+| id | random play | greedy | sampled | classic (days, 16 to 32 cores) | agent steps | hours |
+|---|---|---|---|---|---|---|"""
 
 
 def published() -> list[Path]:
@@ -56,13 +56,10 @@ def add(evaluation: Path) -> None:
     checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def number(value: float) -> str:
-    """One decimal below 1,000, none above."""
-    return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
 def score(mean: float, error: float) -> str:
-    return f"{number(mean)} ± {error:.1f}" if abs(mean) < 1000 else f"{mean:,.0f} ± {error:.0f}"
+    """Two decimals below 100, one below 1,000, none above."""
+    decimals = sum(abs(mean) < limit for limit in (100, 1000))
+    return f"{mean:,.{decimals}f} ± {error:.{decimals}f}"
 
 
 def hours(description: dict | None) -> float:
@@ -78,7 +75,7 @@ def row(description: dict, references: dict) -> str:
 
     def of(policy: str) -> str:
         found = [r for r in results if r["policy"] == policy]
-        text = " and ".join(score(r["mean"], r["standard_error"]) for r in found)
+        text = ", ".join(score(r["mean"], r["standard_error"]) for r in found)
         return f"**{text}**" if policy == description["policy"] else text
 
     def reference(kind: str) -> str:
@@ -86,8 +83,7 @@ def row(description: dict, references: dict) -> str:
 
     steps = checkpoint.all_steps(description) / 1e6
     cells = (
-        env_id, reference("random"), of("greedy"), of("sampled"),
-        number(max(r["best"] for r in results)), reference("classic"),
+        env_id, reference("random"), of("greedy"), of("sampled"), reference("classic"),
         f"{steps:.1f} M", f"{hours(description):.1f}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"

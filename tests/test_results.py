@@ -1,0 +1,72 @@
+"""The README's figures are those of the published models, and it stays a page or two."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+
+import results
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_the_readme_is_that_of_the_descriptions():
+    assert "\n".join(results.table()) in README
+
+
+def test_every_published_model_has_the_score_of_its_policy_among_its_results():
+    for path in results.published():
+        description = json.loads(path.read_text(encoding="utf-8"))
+        own = [r for r in description["results"] if r["policy"] == description["policy"]]
+        assert own, path
+        assert all(r["episodes"] == 100 for r in own)
+
+
+def test_the_readme_is_short():
+    lines = README.splitlines()
+    assert len(lines) <= 160
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "trained_models/published/Pong-v0.json", tmp_path)
+    monkeypatch.setattr(results, "MODELS", tmp_path)
+    return tmp_path
+
+
+def evaluation(folder: Path, **changes) -> Path:
+    description = json.loads((folder / "Pong-v0.json").read_text(encoding="utf-8"))
+    found = {
+        "policy": "sampled", "seed": 3, "episodes": 100, "mean": 1.5, "standard_error": 0.5,
+        "sha256": description["sha256"], **changes,
+    }  # fmt: skip
+    path = folder / "eval"
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
+    for mean in (1.5, 2.5):
+        results.add(evaluation(copies, mean=mean))
+    added = json.loads((copies / "Pong-v0.json").read_text(encoding="utf-8"))["results"]
+    assert [r["mean"] for r in added if r["policy"] == "sampled" and r["seed"] == 3] == [2.5]
+    assert len([r for r in added if r["policy"] == "greedy"]) == 2
+
+
+def test_an_evaluation_of_other_weights_is_refused(copies):
+    with pytest.raises(ValueError, match="not published"):
+        results.add(evaluation(copies, sha256="0"))
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "text"),
+    [(20.0, 0.12, "20.00 ± 0.12"), (291.18, 10, "291.2 ± 10.0"), (1048.04, 34.9, "1,048 ± 35")],
+)
+def test_a_score_has_as_many_digits_as_it_deserves(mean, error, text):
+    assert results.score(mean, error) == text
