@@ -29,6 +29,7 @@ from environment import (
     Normalizer,
     file_name,
     game_config,
+    idle_limit,
     make_env,
     parse_env_id,
     read_config,
@@ -95,6 +96,7 @@ class Agent:
         env_config: str | Path = CROP_TABLE,
         skip_rate: int | None = None,
         max_episode_length: int | None = None,
+        max_idle_steps: int | None = None,
         hidden_size: int | None = None,
         greedy: bool | None = None,
         plain: bool = False,
@@ -106,6 +108,7 @@ class Agent:
         env_config: crop table.
         skip_rate, max_episode_length: see environment.make_env; None: that of the training and
             that of the id.
+        max_idle_steps: see environment.idle_limit.
         hidden_size: what the weights must have; None: whatever they have.
         greedy: None: as the weights' description says.
 
@@ -133,6 +136,8 @@ class Agent:
         skip_rate = skip_rate or trained.get("skip_rate", SKIP_RATE)
         make = functools.partial(make_env, env_id, config, skip_rate, max_episode_length)
         actions = trained.get("actions") or make().action_meanings
+        idle = idle_limit(max_idle_steps, parse_env_id(env_id), actions)
+        make = functools.partial(make, max_idle_steps=idle)
         model = build_model(path, state_dict, description, actions, hidden_size)
         count_lives = trained.get("count_lives", True)
         return cls(model, make, normalizer, count_lives, greedy, description, plain)

@@ -225,7 +225,8 @@ def find_model(
 
 def introduce(path: Path, description: dict | None, env_id: str) -> list[str]:
     """Lines about loaded weights: whose they are, what they have had, and if for another game."""
-    whose = "published" if path.parent.resolve() == PUBLISHED.resolve() else "a run's own"
+    shipped = path.resolve().is_relative_to(PUBLISHED.resolve()) or "results" in (description or {})
+    whose = "published" if shipped else "a run's own"
     lines = [f"{path}: {whose} weights, {in_words(all_steps(description))} agent steps"]
     trained_on = (description or {}).get("env", env_id)
     if trained_on in known_env_ids() and game_name(trained_on) != game_name(env_id):

@@ -258,6 +258,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         env_config=args.env_config or CROP_TABLE,
         skip_rate=args.skip_rate,
         max_episode_length=args.max_episode_length,
+        max_idle_steps=args.max_idle_steps,
         hidden_size=args.hidden_size,
         greedy=args.greedy,
         plain=args.plain,
@@ -268,7 +269,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     sha256 = description.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
     skip_rate = args.skip_rate or description.get("skip_rate", SKIP_RATE)
     max_idle_steps = idle_limit(args.max_idle_steps, spec, agent.actions)
-    make = agent.make_env = functools.partial(agent.make_env, max_idle_steps=max_idle_steps)
+    make = agent.make_env
     seeds = [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)]
 
     os.makedirs(args.log_dir, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Learning curves from the CSVs of runs: `python plot.py logs/Pong-v0.csv -o demo/Pong-v0.png`.
+"""Learning curves from the CSVs of runs: `python plot.py logs/Pong-v0.csv -o logs/Pong-v0.png`.
 
 Evaluations, played greedily: each point is the mean score of one, with its standard error; the
 solid line is the mean over the last ones. Training games, played by sampling: the dashed line is
@@ -17,6 +17,7 @@ import numpy as np
 
 import checkpoint
 from checkpoint import TRAINING_ENDING
+from environment import has_chance, parse_env_id
 from monitor import require
 from utils import LineParser, finite_float, positive_int
 
@@ -214,6 +215,8 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
     grey, (solid, dashed) = "#555555", DASHES[0]
     if any(len(run.evaluations) for run in runs):
         label = "greedy: evaluations, with standard error"
+        if not any(_evaluates_greedily(path) for path in args.csv):
+            label = label.replace("greedy", "sampled")
         if args.smooth > 1:
             label += f"; mean of the last {args.smooth}"
         legend.append(Line2D([], [], color=grey, linestyle=solid, marker=".", label=label))
@@ -224,6 +227,15 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
         legend.append(Line2D([], [], color=grey, linestyle=dashed, linewidth=1.2, label=label))
     axes.legend(handles=legend, framealpha=0.8, edgecolor="none", fontsize=9)
     return figure
+
+
+def _evaluates_greedily(path: Path) -> bool:
+    """Whether a run's evaluations are greedy, by the id in the name; run.Run decides so, too."""
+    env_id = path.name.split(".")[0].replace("ALE-", "ALE/")
+    try:
+        return has_chance(parse_env_id(env_id), ["NOOP"], greedy=True)
+    except ValueError:  # a file of another name
+        return True
 
 
 def default_labels(paths: Sequence[Path]) -> list[str]:

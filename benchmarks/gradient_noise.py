@@ -17,9 +17,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from network import make_network, why_plain
-from options import recipe
-
 import utils  # isort: skip  # before torch: sets the number of threads
 
 import argparse
@@ -44,6 +41,8 @@ from environment import (
 )
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
+from network import make_network, why_plain
+from options import recipe
 from player import Game, Player
 from shared_optim import SharedAdam
 from train import a3c_loss, collect, returns_and_advantages

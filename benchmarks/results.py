@@ -29,8 +29,12 @@ HEADER = """\
 
 
 def published() -> list[Path]:
-    """The descriptions of the models in the table, those of further seeds left out."""
-    return sorted([*MODELS.glob("published/*.json"), *MODELS.glob("*-v0.json")])
+    """The descriptions of the models in the table, those of further seeds left out.
+
+    A model that lies where runs write is one as long as no run has put its own in its place.
+    """
+    paths = sorted([*MODELS.glob("published/*.json"), *MODELS.glob("*-v0.json")])
+    return [path for path in paths if "results" in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def add(evaluation: Path) -> None:

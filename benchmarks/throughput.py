@@ -13,9 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from network import FastNetwork, compile_kernels
-from options import ENVS_PER_WORKER, build_parser, complete
-
 import utils  # isort: skip  # before torch: sets the number of threads
 
 import contextlib
@@ -35,6 +32,8 @@ import train as training
 from environment import Normalizer, game_config, make_env, read_config
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
+from network import FastNetwork, compile_kernels
+from options import ENVS_PER_WORKER, build_parser, complete
 from player import Game, Player
 from processes import become_child
 from shared_optim import SharedAdam
