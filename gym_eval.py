@@ -230,8 +230,8 @@ def no_bar(*arguments) -> Iterator[Callable[[str], None]]:
     yield lambda text: None
 
 
-def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
-    """Play, log and summarise. ValueError: one line about what is wrong with the arguments."""
+def check(args: argparse.Namespace) -> EnvSpec:
+    """What the id says. ValueError: one line about what is wrong with the options."""
     if args.record:
         require("av", "--record needs PyAV")
         if not os.access(args.record.parent, os.W_OK):
@@ -248,6 +248,27 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         raise ValueError("--load-model says which file to play; leave out --last")
     spec = parse_env_id(args.env)
     check_skip_rate(spec, args.skip_rate)
+    return spec
+
+
+def introduce(path: Path, agent: Agent, env_id: str) -> list[str]:
+    """Lines about what is going to play."""
+    description = agent.description
+    lines = checkpoint.introduce(path, description, env_id)
+    why = ""
+    if "policy" in description:
+        why = f" (the weights were chosen for {description['policy']} ones)"
+    lines.append(f"{'greedy' if agent.greedy else 'sampled'} actions{why}")
+    if not description:
+        lines.append("no description beside it: each game starts a normaliser of its own")
+    if agent.slow_because:
+        lines.append(f"{agent.slow_because}: playing in plain PyTorch, several times slower")
+    return lines
+
+
+def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
+    """Play, log and summarise. ValueError: one line about what is wrong with the arguments."""
+    spec = check(args)
     name = file_name(spec.env_id)
     path = args.load_model or checkpoint.find_model(
         args.load_model_dir, name, args.published, args.last
@@ -264,13 +285,8 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         plain=args.plain,
     )
     description, greedy = agent.description, agent.greedy
-    count_lives = agent.count_lives
     # With a description it is that of what was loaded, even if a run has replaced the file since.
     sha256 = description.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
-    skip_rate = args.skip_rate or description.get("skip_rate", SKIP_RATE)
-    max_idle_steps = idle_limit(args.max_idle_steps, spec, agent.actions)
-    make = agent.make_env
-    seeds = [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)]
 
     os.makedirs(args.log_dir, exist_ok=True)
     console = Console()
@@ -278,16 +294,8 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     bar = progress_bar if in_terminal and not args.render else no_bar
     log = Path(args.log_dir, f"{name}_mon_log")
     logger = setup_logger(log.name, log, terminal=Above(console) if in_terminal else None)
-    for line in checkpoint.introduce(path, description, args.env):
+    for line in introduce(path, agent, args.env):
         logger.info(line)
-    why = ""
-    if "policy" in description:
-        why = f" (the weights were chosen for {description['policy']} ones)"
-    logger.info(f"{'greedy' if greedy else 'sampled'} actions{why}")
-    if not description:
-        logger.info("no description beside it: each game starts a normaliser of its own")
-    if agent.slow_because:
-        logger.info(f"{agent.slow_because}: playing in plain PyTorch, several times slower")
     sign = SignOfLife(logger)
     results: list[Result] = []
     started = time.monotonic()
@@ -295,16 +303,18 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     play = functools.partial(
         play_games,
         agent.model,
-        functools.partial(ShowEvery, make, args.render_freq) if args.render else make,
-        seeds,
+        functools.partial(ShowEvery, agent.make_env, args.render_freq)
+        if args.render
+        else agent.make_env,
+        [game_seed(args.seed, EVALUATE, i) for i in range(args.num_episodes)],
         agent.normalizer,
-        count_lives,
+        agent.count_lives,
         greedy,
     )
-    with bar(console, len(seeds), stop_signal) as advance:
+    with bar(console, args.num_episodes, stop_signal) as advance:
         for result in play_in_processes(
             play,
-            len(seeds),
+            args.num_episodes,
             processes,
             side_by_side,
             should_stop=lambda: stop_signal.received,
@@ -322,9 +332,11 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     if not results:
         return 130
     results.sort()
+    skip_rate = args.skip_rate or description.get("skip_rate", SKIP_RATE)
+    idle = idle_limit(args.max_idle_steps, spec, agent.actions)
     summary = {
         **summarize(args, results, greedy, has_chance(spec, agent.actions, greedy)),
-        **protocol(args, spec, skip_rate, count_lives, max_idle_steps),
+        **protocol(args, spec, skip_rate, agent.count_lives, idle),
         "agent_steps": checkpoint.all_steps(description),  # of training
         "weights": path.name,
         "sha256": sha256,
@@ -345,17 +357,29 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     else:
         shown = results[0 if args.record_game == "first" else args.record_game]
     with bar(console, shown.length, stop_signal) as advance:
-        recorded = record_game(
-            args.record,
-            agent,
-            args.seed,
-            shown.index,
-            args.record_panel,
-            args.record_from,
-            args.record_seconds,
-            on_step=lambda: advance("recording"),
-            should_stop=lambda: stop_signal.received,
-        )
+        return record(args, agent, shown, logger, lambda: advance("recording"), stop_signal)
+
+
+def record(
+    args: argparse.Namespace,
+    agent: Agent,
+    shown: Result,
+    logger: logging.Logger,
+    on_step: Callable[[], None],
+    stop_signal: StopSignal,
+) -> int:
+    """Write the video of this game; returns the exit code."""
+    recorded = record_game(
+        args.record,
+        agent,
+        args.seed,
+        shown.index,
+        args.record_panel,
+        args.record_from,
+        args.record_seconds,
+        on_step=on_step,
+        should_stop=lambda: stop_signal.received,
+    )
     if recorded is None:
         return 130
     score, length, frames = recorded
