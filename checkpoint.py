@@ -53,6 +53,11 @@ class Files(NamedTuple):
         )
 
     @property
+    def log_lock(self) -> Path:
+        """What `lock` is to the other folder; the same file if there is but one."""
+        return self.csv.with_suffix(".lock")
+
+    @property
     def failed_log(self) -> Path:
         """What the log becomes when a run fails before it has learned anything."""
         return self.log.with_name(f"{self.log.name}.failed")
@@ -69,11 +74,12 @@ class Files(NamedTuple):
             if ".old-" not in path.name  # set aside before
         )
         models = (self.model, self.model.with_suffix(".json"), self.checkpoint)
-        logs = (self.log, self.csv, self.training_csv, self.tensorboard)
+        csvs = (self.csv, self.training_csv, dropped(self.csv), dropped(self.training_csv))
+        logs = (self.log, *csvs, self.tensorboard)
         return [path for path in (*models, *logs, *kept) if path.exists()]
 
     def leftovers(self) -> list[Path]:
-        """What write_atomically left of this environment's files when its process was killed."""
+        """What a process that was killed left of its writes to this environment's files."""
         name = glob.escape(self.model.stem)
         folders = {self.model.parent, self.csv.parent}
         return [path for folder in folders for path in folder.glob(f"{name}.*.tmp")]
@@ -141,14 +147,43 @@ def to_bytes(content: dict) -> bytes:
 
 
 def save_model(path: Path, state_dict: dict[str, Tensor], description: dict) -> None:
-    """Write weights to `path` (.dat) and their description, with the weights' sha256, beside it."""
+    """Write weights to `path` (.dat) and their description, with the weights' sha256, beside it.
+
+    The description comes first, under a name with the sha256, and gets its own name last: whenever
+    the process is killed, the weights on disk have theirs. See load_model and mend_leftovers.
+    """
     # Clones: the tensors are views of one vector, and torch.save writes whole storages.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
     content = to_bytes(weights)
-    write_atomically(path, lambda file: file.write(content))
     sha256 = hashlib.sha256(content).hexdigest()
     text = json.dumps({**description, "sha256": sha256}, indent=2) + "\n"
-    write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+    early = _early_description(path, sha256)
+    try:
+        write_atomically(early, lambda file: file.write(text.encode()))
+        write_atomically(path, lambda file: file.write(content))
+    except OSError:
+        early.unlink(missing_ok=True)
+        raise
+    os.replace(early, path.with_suffix(".json"))
+
+
+def _early_description(path: Path, sha256: str) -> Path:
+    """Where the description of weights with that sha256 waits until they are in `path`."""
+    return path.with_name(f"{path.stem}.json.{sha256}.tmp")
+
+
+def mend_leftovers(files: Files) -> None:
+    """Give weights the description that waits for them, and remove all other leftovers.
+
+    No other process writes meanwhile.
+    """
+    for path in files.leftovers():
+        name, _, sha256 = path.name.removesuffix(".tmp").rpartition(".json.")
+        model = path.with_name(f"{name}.dat")
+        if name and model.exists() and hashlib.sha256(model.read_bytes()).hexdigest() == sha256:
+            path.replace(model.with_suffix(".json"))
+        else:
+            path.unlink()
 
 
 def describe(
@@ -282,10 +317,12 @@ def load_model(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     """
     for _ in range(RELOADS):
         state_dict, sha256 = load_file(path)
-        description = _load_description(path.with_suffix(".json"))
+        # In this order: a run may just give the one file the name of the other.
+        description = _load_description(_early_description(path, sha256))
+        description = description or _load_description(path.with_suffix(".json"))
         if description is None or description["sha256"] == sha256:
             break
-        time.sleep(0.1)  # a run may be between writing one and the other
+        time.sleep(0.1)  # a run may have replaced the weights since they were read
     else:
         raise ValueError(
             f"{path.with_suffix('.json')}: describes other weights than {path.name} (the sha256 "
@@ -420,6 +457,11 @@ def _renamed(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name.removesuffix(ending)}.{what}{ending}")
 
 
+def dropped(path: Path) -> Path:
+    """Where rows of a CSV go that --resume takes out of it."""
+    return _renamed(path, "dropped")
+
+
 def append_csv(path: Path, rows: Sequence[tuple]) -> None:
     """Add one row per game: seconds, agent steps, score, length.
 
@@ -451,7 +493,7 @@ def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int,
 
 
 def mend_csv(path: Path, up_to_step: float = math.inf) -> Path | None:
-    """Leave only the rows up to that agent step in a run's CSV.
+    """Leave only the rows up to that agent step in a run's CSV; add the others to dropped(path).
 
     If there was more in it than rows and a last line that a crash has cut off, the file as it was
     is kept as NAME.damaged-N.csv. Returns that name.
@@ -464,6 +506,8 @@ def mend_csv(path: Path, up_to_step: float = math.inf) -> Path | None:
             number += 1
         content = path.read_bytes()
         write_atomically(kept, lambda file: file.write(content))
+    if newer := [row for row in rows if row[1] > up_to_step]:
+        append_csv(dropped(path), newer)
     lines = _to_lines([CSV_HEADER, *(row for row in rows if row[1] <= up_to_step)])
     write_atomically(path, lambda file: file.write(lines))
     return kept

@@ -9,6 +9,7 @@ Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learn
 """
 
 import copy
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ OF_UPDATES = (
     "policy_loss", "value_loss", "entropy", "value", "grad_norm", "clipped", "learning_rate",
 )  # fmt: skip
 OF_GAMES = ("score", "length")  # ... and over its finished games, raw points and agent steps.
+# Whether its newest gradient was not finite: 1, until one is.
+DIVERGED = "diverged"
 # What the test process says: the number of evaluations, the mean score of the last one, the best
 # mean score so far (nan: none), agent steps behind the weights that were evaluated last; and a
 # number that moves as long as it does not hang.
@@ -121,7 +124,7 @@ class Hogwild:
         self.parameter.share_memory_()
         for optimizer in self.optimizers:
             optimizer.share_memory()
-        self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES), num_workers)
+        self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES, DIVERGED), num_workers)
         # Game i of a worker, counted by its "games", is in place i % GAMES_KEPT.
         self.finished = Table(OF_FINISHED, num_workers, GAMES_KEPT)
         # Count, mean and standard deviation of environment.Normalizer, per worker.
@@ -168,6 +171,12 @@ class Hogwild:
         for name, number in figures.items():
             self.figures[name][rank] += number
 
+    def report_gradient(self, rank: int, norm: float) -> None:
+        """FloatingPointError: it is not finite."""
+        self.figures[DIVERGED][rank] = not math.isfinite(norm)
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient's norm is {norm}")
+
     def report_game(self, rank: int, score: float, length: int, steps: int) -> None:
         """Report a finished training game of raw `score` and so many agent steps.
 
@@ -196,6 +205,11 @@ class Hogwild:
     def has_learned(self) -> bool:
         """Whether there was an update in this session."""
         return bool(self.figures["updates"].any())
+
+    @property
+    def diverged(self) -> bool:
+        """Whether there is a worker whose newest gradient was not finite."""
+        return bool(self.figures[DIVERGED].any())
 
     @property
     def seconds(self) -> float:

@@ -32,7 +32,7 @@ import multiprocessing.connection
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from multiprocessing.context import BaseContext
 
 import filelock
 import torch
@@ -51,6 +51,7 @@ from utils import (
     Output,
     available_cores,
     close_logger,
+    count,
     format_time,
     say,
     setup_logger,
@@ -65,8 +66,10 @@ REPLACEMENT_SECONDS = 600
 class Processes:
     """The test process and the workers: started, replaced when they die, stopped."""
 
-    def __init__(self, run: Run, stop_signal: StopSignal, output: Output):
-        context = child_context(run.args.plain)
+    def __init__(
+        self, run: Run, context: BaseContext, stop_signal: StopSignal, output: Output
+    ):
+        """context: makes processes."""
         server, args, make_env = run.server, run.args, run.make_env
         errors_to = run.files.log if output is Output.DISPLAY else None
         self.makers: list[Callable[[], multiprocessing.Process]] = [
@@ -189,7 +192,10 @@ def watch(
     logger: logging.Logger,
     display: Display | None,
 ) -> bool:
-    """Until the run is over: replace what dies, save, report. False if it had to be given up."""
+    """Until the run is over: replace what dies, save, report. False if it had to be given up.
+
+    filelock.Timeout: see Locks.
+    """
     server, args = run.server, run.args
     started, last = time.monotonic(), Snapshot.of(server)
     next_report = math.inf  # until the first update
@@ -205,6 +211,7 @@ def watch(
             break
         if not processes.replace_dead(logger):
             return False
+        run.locks.keep()
         run.write_games(logger)
         run.save_when_due(logger)
         if next_report == math.inf and server.has_learned:
@@ -250,10 +257,12 @@ def progress_line(server: Hogwild, figures: Figures) -> str:
     return line
 
 
-def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
+def run_to_end(
+    run: Run, context: BaseContext, stop_signal: StopSignal, slow_because: str
+) -> int:
     """Start the processes, watch them, stop them, save. Returns the exit code.
 
-    slow_because: see choose_network.
+    context: makes processes.  slow_because: see choose_network.
     """
     console = Console()
     output = Output.LINES
@@ -274,7 +283,7 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
         if output is Output.DISPLAY:  # which gives the screen back as it was
             say(line)
     if run.outdated:
-        logger.info(f"{run.outdated}; its weights are now {run.set_aside[0][1]}")
+        logger.info(f"{run.outdated}; those weights are now {run.set_aside[0][1]}")
     if run.description["policy"] == "sampled":
         idle = run.description["max_idle_steps"]
         cut = f"; a game is cut after {idle} agent steps without a reward" if idle else ""
@@ -291,7 +300,7 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
             f"--envs-per-worker {-(-games // cores)}"
         )
     run.server.start_clock()
-    processes = Processes(run, stop_signal, output)
+    processes = Processes(run, context, stop_signal, output)
     display = Display(run, processes, console) if output is Output.DISPLAY else None
     healthy = False
     with display or contextlib.nullcontext():
@@ -302,7 +311,10 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
                 display.update()
             processes.start()
             healthy = watch(run, processes, stop_signal, logger, display)
-        except (FloatingPointError, OSError) as error:
+        except filelock.Timeout:
+            close_logger(logger)  # the log is now that of another run
+            raise
+        except OSError as error:
             logger.error(str(error))
         except Exception:
             logger.exception("the main process failed")  # what was learned is saved all the same
@@ -327,8 +339,10 @@ def run_to_end(run: Run, stop_signal: StopSignal, slow_because: str) -> int:
 def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
     """The last save, after all other processes have ended. False if the weights are unusable.
 
+    filelock.Timeout: see Locks.
     healthy: no process failed; otherwise the log, which may say why, stays in any case.
     """
+    run.locks.keep()
     server = run.server
     where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
     if not server.has_learned:
@@ -345,7 +359,10 @@ def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
     try:
         run.save(last=True)
     except (FloatingPointError, OSError) as error:
-        logger.error(f"{where}, not saved: {error}")
+        kept = "no checkpoint was saved before"
+        if run.saved_steps is not None:
+            kept = f"--resume goes on from agent step {run.saved_steps}, {run.files.checkpoint}"
+        logger.error(f"{where}, not saved: {error}; {kept}")
         return False
     logger.info(f"{where}, saved {run.files.checkpoint}")
     return True
@@ -359,15 +376,12 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             require("torch.utils.tensorboard", "--tensorboard-logger needs TensorBoard")
         run = Run(args, resumed)
         slow_because = choose_network(run.args, run.model)
+        context = child_context(run.args.plain)
         stop_signal.at_once = False
         if stop_signal.received:
             return 0
         make_folders(args.save_model_dir, args.log_dir)
-        lock = filelock.FileLock(run.files.lock, blocking=False)
-        log_lock = filelock.FileLock(f"{run.files.csv.with_suffix('.lock')}", blocking=False)
-        lock.acquire()
-        if Path(args.log_dir).resolve() != Path(args.save_model_dir).resolve():
-            log_lock.acquire()
+        run.locks.take()
     except filelock.Timeout:
         return _fail(
             f"another run is writing {run.files.model} or {run.files.log}; "
@@ -379,16 +393,26 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         try:
             run.prepare_files(resumed)
         except (ValueError, OSError) as error:
+            if resumed:
+                with contextlib.suppress(OSError):  # rows of a full disk stay in ENV.dropped.csv
+                    run.undo_prepare_files()
             return _fail(str(error))
         if not args.quiet:
             for old, new in run.set_aside if not resumed else ():
                 say(f"{old} of an earlier run is now {new.name}")
             for path, kept in run.damaged:
                 say(f"{path} had lines that are no rows; as it was, it is now {kept.name}")
-        return run_to_end(run, stop_signal, slow_because)
+            for path, rows, kept in run.dropped:
+                newer = count(rows, "row")
+                say(f"{path} had {newer} newer than the checkpoint; they are now in {kept.name}")
+        return run_to_end(run, context, stop_signal, slow_because)
+    except filelock.Timeout:
+        return _fail(
+            f"{run.files.lock} or {run.files.log_lock} was removed and another run has it now; "
+            "this one has ended and writes nothing more"
+        )
     finally:
-        lock.release()
-        log_lock.release()
+        run.locks.release()
 
 
 def choose_network(args: argparse.Namespace, model: torch.nn.Module) -> str:

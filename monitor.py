@@ -4,6 +4,7 @@ Read by the log lines, the display in the terminal and TensorBoard, each over a 
 """
 
 import importlib
+import itertools
 import math
 import time
 from collections import deque
@@ -75,18 +76,20 @@ class TensorBoard:
     """Curves, weight histograms and the graph in a folder for TensorBoard, against agent steps.
 
     model: its parameters are views of `weights`, a private vector (P,).
-    The points of a resumed run replace those after its first step, so that it is one curve.
+
+    Each further session of a run has a folder, and so curves, of its own in the one of the first.
+    In one and the same curve, steps that were lost stay: TensorBoard's loader ignores a writer's
+    purge_step, and cuts a curve only when that one gets a lower step.
     """
 
     def __init__(self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor):
         from torch.utils.tensorboard import SummaryWriter  # only a run that wants it pays for it
 
         self.server, self.model, self.weights = server, model, weights
-        new = not any(folder.glob("events.*"))
-        self.writer = SummaryWriter(str(folder), purge_step=server.first_step + 1)
-        if new:
-            state = torch.zeros(1, model.hidden_size)
-            self.writer.add_graph(model, [(torch.zeros(1, 1, 80, 80), (state, state))])
+        sessions = itertools.chain([folder], (folder / f"session-{n}" for n in itertools.count(2)))
+        self.writer = SummaryWriter(next(str(s) for s in sessions if not any(s.glob("events.*"))))
+        state = torch.zeros(1, model.hidden_size)
+        self.writer.add_graph(model, [(torch.zeros(1, 1, 80, 80), (state, state))])
         self.last = Snapshot.of(server)
         self.evaluations = 0
 

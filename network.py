@@ -351,6 +351,24 @@ def fits_kernels(model: nn.Module) -> bool:
     )
 
 
+def has_diverged(model: nn.Module) -> bool:
+    """Whether nothing can be learned from these weights any more: values or their gradient are not
+    finite, although the weights may be.
+
+    Tried on two steps of noise. What has diverged overflows by many orders of magnitude, on any
+    picture.
+    """
+    pictures = torch.randn(2, 1, 1, 80, 80, generator=torch.Generator().manual_seed(0))
+    state, loss = (torch.zeros(1, model.hidden_size), torch.zeros(1, model.hidden_size)), 0.0
+    with torch.enable_grad():
+        for picture in pictures:
+            value, logit, state = model((picture, state))
+            loss = loss + value.square().sum() + logit.logsumexp(1).sum()
+    gradient = torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)
+    norm = torch.stack([part.norm() for part in gradient if part is not None]).norm()
+    return not bool((loss + norm).isfinite())
+
+
 CHECK_SEED = 112  # of 300, that with the least near-ties, see kernels_agree
 # What is called the same, of ||a - b|| / ||b||. The fast and the plain network differ by 1e-5.
 SAME_OUTPUT, SAME_GRADIENT = 1e-4, 1e-3

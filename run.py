@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+import filelock
 import torch
 
 import checkpoint
@@ -31,6 +32,7 @@ from environment import (
 from hogwild import FinishedGames, Hogwild, require_shared_memory
 from model import flatten_parameters, make_model
 from monitor import TensorBoard
+from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
 from utils import count
@@ -56,7 +58,59 @@ def load_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict |
             instead = shlex.join(["--load", "--load-model-dir", str(files.model.parent)])
             error = f"{error}; {instead} instead of --resume begins anew with {files.model.name}"
         raise ValueError(error) from None
-    return options.parse_resumed(argv, files.checkpoint, resumed), resumed
+    args = options.parse_resumed(argv, files.checkpoint, resumed)
+    _refuse_logs_of_another_run(args, resumed, files.checkpoint)
+    return args, resumed
+
+
+def _refuse_logs_of_another_run(args: argparse.Namespace, resumed: dict, path: Path) -> None:
+    """ValueError if `path` is a copy: the run that it was copied from goes on with its logs."""
+    saved = {"save_model_dir": args.save_model_dir, "log_dir": args.log_dir, **resumed["args"]}
+    original = Path(saved["save_model_dir"], path.name)
+    same_logs = Path(saved["log_dir"]).resolve() == Path(args.log_dir).resolve()
+    if same_logs and original.exists() and not original.samefile(path):
+        raise ValueError(
+            f"{path}: a copy of {original}, to whose run {args.log_dir} belongs; give a --log-dir "
+            "of its own (with a copy of the logs in it, they go on)"
+        )
+
+
+class Locks:
+    """Lock files, `flock`ed so that no other run writes what they stand for.
+
+    filelock.Timeout: another run holds one of them.
+    """
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+        self.held: dict[Path, tuple[filelock.BaseFileLock, os.stat_result]] = {}
+
+    def take(self) -> None:
+        """OSError: a file cannot be made."""
+        for path in self.paths:
+            self._take(path)
+
+    def _take(self, path: Path) -> None:
+        lock = filelock.FileLock(path, blocking=False)
+        lock.acquire()
+        before, self.held[path] = self.held.get(path), (lock, path.stat())
+        if before:
+            before[0].release()
+
+    def keep(self) -> None:
+        """Take those anew that somebody has removed, or another run could take them, too."""
+        for path, (_, mine) in self.held.items():
+            try:
+                if not path.exists() or not os.path.samestat(path.stat(), mine):
+                    self._take(path)
+            except filelock.Timeout:
+                raise
+            except OSError:  # the folder has gone as well
+                continue
+
+    def release(self) -> None:
+        for lock, _ in self.held.values():
+            lock.release()
 
 
 class Run:
@@ -144,13 +198,17 @@ class Run:
         self.last_scores: deque[float] = deque(maxlen=options.TARGET_GAMES)
         self.unwritten: list[tuple] = []  # rows of games that are not yet in the CSV
         self.games_failed = False  # the last attempt to write them
+        locks = {file.parent.resolve(): file for file in (self.files.log_lock, self.files.lock)}
+        self.locks = Locks([*locks.values()])
         self.set_aside: list[tuple[Path, Path]] = []  # files of an earlier run: old, new name
         # Content before --resume dropped rows, None without a file; copies of damaged files.
         self.csv_before: dict[Path, bytes | None] = {}
         self.damaged: list[tuple[Path, Path]] = []  # name, that of the copy
+        self.dropped: list[tuple[Path, int, Path]] = []  # name, how many rows, where they are now
         self.board: TensorBoard | None = None
         self.board_failed = False
         self.saved_at = time.monotonic()
+        self.saved_steps = resumed["steps"] if resumed else None  # those of the checkpoint on disk
         self.has_saved = False
         self.saved_evaluations = 0
 
@@ -166,8 +224,8 @@ class Run:
         try:
             _, description = checkpoint.load_model(self.files.model)
             found += [(description["score"], description)] if description else []
-        except ValueError:
-            pass  # out of step: killed between the two files
+        except ValueError as error:  # what nobody can play is no best that has to be reached
+            return math.nan, f"the best weights so far cannot be used: {error}"
         scores = [
             (score, checkpoint.changed_rules(rules, self.description))
             for score, rules in found
@@ -191,11 +249,15 @@ class Run:
         Its agent steps are those whose training games `write_games` has written.
 
         last: no other process writes any more.
+        FloatingPointError: nothing can be learned from the weights any more, or a worker has just
+            found that; all files stay as they were.
         """
         server = self.server
         server.pull(self.weights)
-        if not self.weights.isfinite().all():
-            raise FloatingPointError("the weights are not finite; the files stay as they were")
+        if server.diverged or has_diverged(self.model):
+            raise FloatingPointError(
+                "the training has diverged, values or gradients are not finite (try a lower --lr)"
+            )
         # An evaluation that ends during the save is newer.
         evaluations = int(server.evaluation["evaluations"])
         steps, seconds = self.finished_games.steps, server.seconds
@@ -219,7 +281,9 @@ class Run:
         if last and math.isnan(best_score):
             description = checkpoint.describe(self.description, steps, seconds, normalizer, None)
             checkpoint.save_model(self.files.model, self.model.state_dict(), description)
-        self.saved_at, self.has_saved = time.monotonic(), True
+        if last:
+            checkpoint.mend_leftovers(self.files)  # of a test process that was killed
+        self.saved_at, self.has_saved, self.saved_steps = time.monotonic(), True, steps
         self.saved_evaluations = evaluations
 
     def write_games(self, logger: logging.Logger, last: bool = False) -> None:
@@ -251,7 +315,8 @@ class Run:
         if evaluated or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             try:
                 self.save()
-            except OSError as error:  # the disk may be full for a while; the run goes on
+            except (FloatingPointError, OSError) as error:
+                # A full disk may have room again, a worker find its next gradient finite.
                 logger.error(f"cannot save: {error}; trying again")
                 self.saved_at = time.monotonic()
                 self.saved_evaluations = int(self.server.evaluation["evaluations"])
@@ -275,16 +340,22 @@ class Run:
 
         ValueError, OSError: a file of the run cannot be read, renamed or written.
         """
-        for path in self.files.leftovers():
-            path.unlink()
+        checkpoint.mend_leftovers(self.files)
         if resumed:
             if checkpoint.load_checkpoint(self.files.checkpoint)["steps"] != resumed["steps"]:
                 raise ValueError(f"{self.files.checkpoint}: written anew meanwhile; try again")
             open(self.files.log, "ab").close()  # OSError now rather than in the middle
             paths = (self.files.csv, self.files.training_csv)
-            self.csv_before = {p: p.read_bytes() if p.exists() else None for p in paths}
+            self.csv_before = {
+                p: p.read_bytes() if p.exists() else None
+                for path in paths
+                for p in (path, checkpoint.dropped(path))
+            }
             for path in paths:
                 # Newer rows belong to steps that will be played again.
+                rows = checkpoint.read_csv(path)
+                if newer := sum(row[1] > resumed["steps"] for row in rows):
+                    self.dropped.append((path, newer, checkpoint.dropped(path)))
                 if path.exists() and (kept := checkpoint.mend_csv(path, resumed["steps"])):
                     self.damaged.append((path, kept))
             if not checkpoint.changed_rules(_rules(resumed), self.description):
@@ -301,7 +372,7 @@ class Run:
             for path, content in self.csv_before.items():
                 if content is None:
                     path.unlink(missing_ok=True)
-                else:
+                elif path.read_bytes() != content:
                     checkpoint.write_atomically(path, lambda file, c=content: file.write(c))
             for _, kept in self.damaged:
                 kept.unlink()

@@ -14,6 +14,7 @@ from checkpoint import Files
 from environment import Normalizer
 from hogwild import Hogwild
 from model import flatten_parameters, make_model
+from network import has_diverged
 from player import play_games
 from processes import become_child
 from utils import TEST, Output, format_time, game_seed, setup_logger
@@ -88,7 +89,8 @@ def test(
         )
         # A disk may be full or gone for a while: the run goes on, and the other file is written.
         try:
-            if is_best(score, float(server.evaluation["best_score"]), args.save_score_level):
+            best_score = float(server.evaluation["best_score"])
+            if is_best(score, best_score, args.save_score_level) and not has_diverged(model):
                 state = checkpoint.describe(description, steps, seconds, normalizer, score)
                 checkpoint.save_model(files.model, model.state_dict(), state)
                 server.evaluation["best_score"] = score

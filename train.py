@@ -12,7 +12,7 @@ rollout as a constant, where the gradient is cut; it is zero where a training ep
 """
 
 import itertools
-import math
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -196,8 +196,7 @@ def train(
         gradient.zero_()
         network.backward(d_values, d_logits, ended)  # from the network's outputs to its weights
         norm = float(gradient.norm())
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient's norm is {norm}")
+        server.report_gradient(rank, norm)
         if norm > args.max_grad_norm:
             gradient *= args.max_grad_norm / norm
         server.push(gradient, rank, lr)
@@ -224,4 +223,7 @@ def train_process(
 ) -> None:
     """`train` as the body of a process; errors_to: see processes.become_child."""
     become_child(f"Train Agent: {rank}", errors_to)
-    train(rank, args, server, make_env)
+    try:
+        train(rank, args, server, make_env)
+    except FloatingPointError as error:
+        sys.exit(f"worker {rank}: {error}")

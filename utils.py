@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import enum
 import logging
+import logging.handlers
 import math
 import multiprocessing
 import sys
@@ -143,16 +144,23 @@ class StandardOutput(logging.StreamHandler):
             super().handleError(record)
 
 
-class LogFile(logging.FileHandler):
+class LogFile(logging.handlers.WatchedFileHandler):
     """A log that is a file; if it cannot be written, one line says so and the program goes on.
 
     terminal: gets that line; None if nobody may write there.
     What a full disk did not take follows once there is room, as far as the file's buffer holds it.
+    A file that was removed is made anew, as soon as its folder is there.
     """
 
     def __init__(self, path: str, terminal: logging.Handler | None):
         super().__init__(path, encoding="utf-8")
         self.path, self.terminal = path, terminal
+
+    def emit(self, record):
+        try:
+            super().emit(record)
+        except OSError:  # the file has gone, and no other can be opened
+            self.handleError(record)
 
     def handleError(self, record):
         error = sys.exc_info()[1]

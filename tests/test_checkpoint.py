@@ -2,12 +2,14 @@
 
 import csv
 import hashlib
+import itertools
 import json
 import logging
 import math
 import os
 import re
 import resource
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -115,10 +117,61 @@ def test_views_of_one_vector_are_saved_as_tensors_of_their_own(tmp_path):
     assert path.stat().st_size < 4 * len(weights) + 10_000
 
 
+def save_and_die(path: Path, value: float, at: int) -> bool:
+    """Save weights in a process that ends, as of kill -9, before its `at`-th change of the disk.
+
+    Returns whether it came to that; otherwise all is saved.
+    """
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    steps = itertools.count(1)
+
+    def die(event, arguments):
+        if event in ("open", "os.rename", "os.remove") and next(steps) == at:
+            os._exit(9)
+
+    sys.addaudithook(die)
+    try:
+        checkpoint.save_model(path, small_weights(value), description_of(value))
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.parametrize("before", ["weights", "weights without a description", "nothing"])
+def test_whenever_a_save_is_killed_the_weights_on_disk_have_their_description(tmp_path, before):
+    files = Files.of("Pong-v0", str(tmp_path), str(tmp_path))
+    found = []
+    for at in itertools.count(1):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        if before != "nothing":
+            checkpoint.save_model(files.model, small_weights(1.0), description_of(1.0))
+        if before == "weights without a description":
+            files.model.with_suffix(".json").unlink()
+        killed = save_and_die(files.model, 2.0, at)
+        for _ in range(2):  # as it was left, and mended
+            if files.model.exists():
+                state_dict, description = checkpoint.load_model(files.model)
+                value = float(state_dict["lstm.weight_hh"][0, 0])
+                described = value == 2.0 or before == "weights"
+                assert description["score"] == value if described else description is None
+            else:
+                value = 0.0
+            checkpoint.mend_leftovers(files)
+            assert not files.leftovers()
+        found.append(value)
+        if not killed:
+            break
+    assert found == sorted(found)
+    assert set(found) == {0.0 if before == "nothing" else 1.0, 2.0}
+    assert found.count(2.0) >= 2  # killed between the two files, and not at all
+
+
 def test_a_description_of_other_weights_is_refused(tmp_path):
     path = tmp_path / "Pong-v0.dat"
     checkpoint.save_model(path, small_weights(1.0), description_of())
-    torch.save(small_weights(2.0), path)  # a crash before the description was written
+    torch.save(small_weights(2.0), path)  # by hand
     with pytest.raises(ValueError, match=r"^\S+Pong-v0\.json: describes other weights than .*$"):
         checkpoint.load_model(path)
     path.with_suffix(".json").unlink()
@@ -395,7 +448,7 @@ def test_rows_newer_than_a_step_are_dropped(tmp_path):
     checkpoint.append_csv(path, ROWS[2:])
     assert checkpoint.read_csv(path) == ROWS
     assert path.read_text().count("seconds") == 1
-    assert os.listdir(tmp_path) == ["Pong-v0.csv"]
+    assert checkpoint.read_csv(tmp_path / "Pong-v0.dropped.csv") == ROWS[2:]
 
 
 DAMAGE = {
@@ -674,6 +727,22 @@ def test_save_max_keeps_every_new_best_beside_the_current_one(tmp_path, save_max
         weights, description = saved_weights(run.files.kept(steps))
         assert (weights == number).all()
         assert (description["agent_steps"], description["score"]) == (steps, score)
+
+
+def test_weights_that_have_diverged_are_never_the_best(tmp_path):
+    """Finite ones, whose values or gradients are not; however well they happen to play."""
+    run = Evaluations(tmp_path, same_scores(1, 2, 3, 4))
+    weights = {1: 1.0, 2: 1e30, 3: math.nan}  # of evaluation 1, ...
+
+    def during(game, time):
+        following = weights.get(game // PER_EVALUATION + 1)
+        if following is not None:
+            run.server.parameter.data.fill_(following)
+
+    run.during = during
+    run.play()
+    assert evaluation_kept(run) == 1
+    assert run.best()[1]["score"] == 2
 
 
 def test_rows_that_cannot_be_written_cost_no_weights(tmp_path):

@@ -308,7 +308,7 @@ def test_what_went_wrong_is_in_the_log_and_stays_in_the_terminal(terminal, tmp_p
     assert run.is_as_it_was()
     after = re.sub(r"\s+", " ", run.output[run.output.rfind(LEAVE_SCREEN) :].decode())
     assert "giving up" in after or "not finite" in after
-    assert "FloatingPointError" in (tmp_path / "logs/Pong-v0_log").read_text()
+    assert "the gradient's norm is" in (tmp_path / "logs/Pong-v0_log").read_text()
 
 
 def test_a_terminal_that_is_closed_costs_no_training(terminal, tmp_path):

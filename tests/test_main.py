@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -305,6 +306,37 @@ def test_a_run_that_fails_before_it_has_learned_anything_leaves_its_log_alone(tr
     assert {path.name for path in trained.rglob("Pong*")} == before | {"Pong-v0_log.failed"}
 
 
+def test_a_run_that_diverges_leaves_the_checkpoint_and_the_best_weights_of_before(trained, command):
+    """Its weights are finite: it is their gradients that are not."""
+    kept = [trained / "trained_models" / f"Pong-v0.{ending}" for ending in ("ckpt", "dat", "json")]
+    before = {path: path.read_bytes() for path in kept}
+    steps = checkpoint.load_checkpoint(kept[0])["steps"]
+    run = command("--resume", "--lr", "1e9", "--max-steps", "none", "--eval-interval", "0")
+    assert run.process.wait(timeout=120) == 1
+    assert "Traceback" not in run.text()
+    end = f"--resume goes on from agent step {steps}, trained_models/Pong-v0.ckpt\n"
+    assert re.search(r"not saved: the training has diverged, .* \(try a lower --lr\); ", run.text())
+    assert run.text().endswith(end)
+    assert {path: path.read_bytes() for path in kept} == before
+
+
+def test_nothing_is_saved_while_the_newest_gradient_of_a_worker_is_not_finite(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    run = Run(*load_options(["--resume", "--max-steps", "9000"]))
+    before = run.files.checkpoint.read_bytes()
+    logger = setup_logger(run.files.log.name, run.files.log)
+    for norm in (math.nan, 40.0):
+        with contextlib.suppress(FloatingPointError):
+            run.server.report_gradient(1, norm)
+        run.server.report(1, steps=1)
+        run.saved_at -= 3600
+        run.save_when_due(logger)
+        saved = run.files.checkpoint.read_bytes() != before
+        assert saved == math.isfinite(norm)
+    close_logger(logger)
+    assert run.files.log.read_text().count("cannot save: the training has diverged") == 1
+
+
 def test_the_log_stays_when_a_run_whose_workers_die_is_stopped(tmp_path, command):
     run = command(*SMALL, "--num-steps", "200")  # no update before the stop
     run.wait_for(lambda: run.children("Train Agent: "))
@@ -329,6 +361,38 @@ def test_files_that_cannot_be_used_end_a_resumed_run_with_one_line(
     assert output.err.startswith("main.py: error: ")
     assert unusable in output.err
     assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+@pytest.mark.parametrize("fails", ["to make processes", "to prepare the files"])
+def test_an_error_before_the_run_begins_leaves_all_files_as_they_were(
+    trained, monkeypatch, capsys, resume, fails
+):
+    def fail(*arguments):
+        raise OSError("no place")
+
+    monkeypatch.chdir(trained)
+    csvs = [Path("logs/Pong-v0.csv"), Path("logs/Pong-v0.training.csv")]
+    for path in csvs:
+        checkpoint.append_csv(path, [(9.0, 10**6, 1, 9)])
+    mend, begun = checkpoint.mend_csv, []
+
+    def fail_at_the_second(path, up_to_step):
+        begun.append(path)
+        return mend(path, up_to_step) if path == csvs[0] else fail()
+
+    if fails == "to make processes":
+        monkeypatch.setattr(main, "child_context", fail)
+    elif resume:
+        monkeypatch.setattr(checkpoint, "mend_csv", fail_at_the_second)
+    else:
+        monkeypatch.setattr(Path, "rename", fail)
+    before = {path: path.read_bytes() for path in trained.rglob("Pong*") if path.is_file()}
+    assert main.main([*SMALL, *resume, "--max-steps", "9000"], StopSignal()) == 2
+    assert capsys.readouterr().err == "main.py: error: no place\n"
+    after = {path: path.read_bytes() for path in trained.rglob("Pong*") if path.is_file()}
+    assert after == before
+    assert begun == (csvs if resume and fails == "to prepare the files" else [])
 
 
 def test_a_checkpoint_that_another_run_wrote_meanwhile_is_not_resumed(trained, monkeypatch, capsys):
@@ -359,7 +423,7 @@ def test_a_resumed_run_with_other_rules_keeps_its_best_aside_and_ends_by_its_tra
     run = command("--resume", *other, "--target-score", "-30", "--target", "training")
     assert run.process.wait(timeout=120) == 0
     assert (
-        "no longer counts: max_episode_length was 40 and is 4; its weights are now "
+        "no longer counts: max_episode_length was 40 and is 4; those weights are now "
         "trained_models/Pong-v0.old-1.dat" in run.text()
     )
     assert (trained / "trained_models/Pong-v0.old-1.dat").read_bytes() == best
@@ -584,6 +648,42 @@ def test_a_second_run_on_the_same_files_is_refused(tmp_path, command):
     assert first.process.returncode == 0
 
 
+def test_locks_and_logs_that_are_removed_come_back(tmp_path, command):
+    run = command(*SMALL, "--eval-interval", "0")
+    run.wait_for(run.learning)
+    locks = [tmp_path / "trained_models/Pong-v0.lock", tmp_path / "logs/Pong-v0.lock"]
+    locks[0].unlink()
+    shutil.rmtree(tmp_path / "logs")
+    (tmp_path / "logs").mkdir()
+    run.wait_for(lambda: all(lock.exists() for lock in locks))
+    second = command(*SMALL)
+    assert second.process.wait(timeout=30) == 2
+    assert "another run is writing" in second.text()
+    log = tmp_path / "logs/Pong-v0_log"
+    run.wait_for(lambda: log.exists() and "episode reward" in log.read_text())
+    assert run.interrupt() < 10
+    assert run.process.returncode == 0
+    assert "stopped, saved" in log.read_text()
+    assert run.text().count("error: ") <= 1  # "cannot write", if it came in that moment
+
+
+def test_a_run_whose_files_another_run_has_taken_over_writes_no_more(tmp_path, command):
+    run = command(*SMALL, "--eval-interval", "600")
+    run.wait_for(run.learning)
+    lock, log = tmp_path / "trained_models/Pong-v0.lock", tmp_path / "logs/Pong-v0_log"
+    model = tmp_path / "trained_models/Pong-v0.ckpt"
+    run.wait_for(model.exists)
+    run.process.send_signal(signal.SIGSTOP)
+    lock.unlink()
+    with filelock.FileLock(lock):
+        before = {path: path.read_bytes() for path in (log, model)}
+        run.process.send_signal(signal.SIGCONT)
+        assert run.process.wait(timeout=30) == 2
+    assert "was removed and another run has it now" in run.text()
+    assert {path: path.read_bytes() for path in (log, model)} == before
+    run.wait_for(lambda: not run.children(), 10)
+
+
 def test_a_fresh_run_renames_the_files_of_the_one_before(trained, command):
     models, logs = trained / "trained_models", trained / "logs"
     before = {
@@ -705,21 +805,46 @@ def test_the_best_score_is_that_of_the_weights_on_disk(
     run = Run(*load_options(["--resume", "--max-steps", "9000"]))
     expected = {
         2.0: max(in_checkpoint or 2.0, 2.0),
-        "of other weights": in_checkpoint or math.nan,
+        "of other weights": math.nan,
         "no weights": math.nan,
     }[in_description]
     assert float(run.server.evaluation["best_score"]) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("fault", ["describes other weights", "not a readable PyTorch file"])
+def test_best_weights_that_cannot_be_used_are_kept_aside_and_replaced(trained, command, fault):
+    model = trained / "trained_models/Pong-v0.dat"
+    if fault == "describes other weights":
+        torch.save(checkpoint.load_model(model)[0] | {"another": torch.ones(1)}, model)
+    else:
+        model.write_bytes(model.read_bytes()[:5000])
+    before = model.read_bytes()
+    path = model.with_suffix(".ckpt")
+    torch.save(checkpoint.load_checkpoint(path) | {"best_score": 1000.0}, path)
+    run = command("--resume", "--max-steps", "none")
+    run.wait_for(run.learning)
+    assert run.interrupt() < 10
+    assert f"the best weights so far cannot be used: {model.parent.name}" in run.text()
+    assert fault in run.text()
+    assert "those weights are now trained_models/Pong-v0.old-1.dat" in run.text()
+    assert (model.parent / "Pong-v0.old-1.dat").read_bytes() == before
+    assert checkpoint.load_model(model)[1]["score"] < 1000
 
 
 def test_a_resumed_run_appends_to_log_and_csv_and_drops_newer_rows(trained, command):
     csv, log = trained / "logs/Pong-v0.csv", trained / "logs/Pong-v0_log"
     rows, lines = csv.read_text(), log.read_text()
     steps = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")["steps"]
-    csv.write_text(rows + f"99.0,{steps + 1},5.0,10\r\n7.5,{steps}")  # newer; torn
+    newer = f"99.0,{steps + 1},5.0,10\r\n"
+    csv.write_text(rows + newer + f"7.5,{steps}")  # torn
     run = command("--resume", "--max-steps", str(steps + 200), "--workers", "1")
     assert run.process.wait(timeout=120) == 0, run.text()
     assert csv.read_text().startswith(rows)
-    assert f",{steps + 1},5.0" not in csv.read_text()
+    assert newer not in csv.read_text()
+    dropped = trained / "logs/Pong-v0.dropped.csv"
+    assert dropped.read_bytes() == b"seconds,agent_steps,score,length\r\n" + newer.encode()
+    told = "logs/Pong-v0.csv had 1 row newer than the checkpoint; they are now in "
+    assert told + dropped.name in run.text()
     assert log.read_text().startswith(lines)
     resumed = log.read_text()[len(lines) :]
     assert f"resumed at agent step {steps}" in resumed
@@ -727,6 +852,44 @@ def test_a_resumed_run_appends_to_log_and_csv_and_drops_newer_rows(trained, comm
     assert "num_steps: 5" in resumed
     again = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")
     assert steps + 200 <= again["steps"] <= steps + 210
+
+
+def test_a_copied_run_does_not_touch_the_logs_of_the_run_that_it_came_from(
+    trained, monkeypatch, capsys
+):
+    monkeypatch.chdir(trained)
+    shutil.copytree("trained_models", "branch")
+    before = {path: path.read_bytes() for path in Path("logs").glob("*") if path.is_file()}
+    branch = ["--resume", "--max-steps", "none", "--save-model-dir", "branch"]
+    assert main.main(branch, StopSignal()) == 2
+    error = capsys.readouterr().err
+    assert "branch/Pong-v0.ckpt: a copy of trained_models/Pong-v0.ckpt" in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in before} == before
+    assert load_options([*branch, "--log-dir", "other"])[0].log_dir == "other"
+    Path("trained_models").rename("moved")
+    assert Path(load_options(branch)[0].log_dir) == Path("logs")
+
+
+@pytest.mark.parametrize("resumes", [1, 2])
+def test_rows_that_are_dropped_again_and_again_are_all_kept(trained, monkeypatch, resumes):
+    monkeypatch.chdir(trained)
+    files, newer = [Path("logs/Pong-v0.csv"), Path("logs/Pong-v0.training.csv")], (9.0, 10**6, 1, 9)
+    rows = {path: checkpoint.read_csv(path) for path in files}
+    for _ in range(resumes):
+        for path in files:
+            checkpoint.append_csv(path, [newer])
+        args, resumed = load_options(["--resume", "--max-steps", "none"])
+        run = Run(args, resumed)
+        run.prepare_files(resumed)
+    for path in files:
+        assert checkpoint.read_csv(path) == rows[path]
+        assert checkpoint.read_csv(checkpoint.dropped(path)) == [newer] * resumes
+    assert {path for path, _, _ in run.dropped} == set(files)
+    run.undo_prepare_files()
+    for path in files:
+        assert checkpoint.read_csv(path) == [*rows[path], newer]
+        assert checkpoint.read_csv(checkpoint.dropped(path)) == [newer] * (resumes - 1)
 
 
 def test_every_training_game_of_the_steps_that_count_is_in_its_csv_once(tmp_path, command):

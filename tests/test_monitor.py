@@ -1,10 +1,16 @@
 """What a run says about itself: means between two moments, and TensorBoard's curves."""
 
+import itertools
+import json
 import math
 import sys
+import time
+import urllib.parse
+import urllib.request
 
 import pytest
 import torch
+from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gym_eval
@@ -64,26 +70,63 @@ def read_events(folder) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
 
 
-def test_a_resumed_run_is_one_curve_in_tensorboard(tmp_path, monkeypatch):
+def served(folder, tags: list[str], until) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """What TensorBoard's server, started as people start it, shows: {run: {tag: points}}.
+
+    until(runs): whether it has loaded everything, which takes it seconds.
+    """
+    server = program.TensorBoard()
+    server.configure(argv=["tensorboard", "--logdir", str(folder), "--port", "0"])
+    url = f"{server.launch()}data/plugin/scalars"
+    end = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(f"{url}/tags", timeout=20) as answer:
+            found = json.load(answer)
+        runs = {}
+        for run, tag in itertools.product(found, tags):
+            if tag in found[run]:
+                query = urllib.parse.urlencode({"run": run, "tag": tag})
+                with urllib.request.urlopen(f"{url}/scalars?{query}", timeout=20) as answer:
+                    points = [(step, value) for _, step, value in json.load(answer)]
+                runs.setdefault(run, {})[tag] = points
+        if until(runs):
+            return runs
+        assert time.monotonic() < end, runs
+        time.sleep(0.1)
+
+
+def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another(
+    tmp_path, monkeypatch
+):
+    """The second one goes on from a checkpoint before the last evaluations, and has none yet."""
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
-    for first_step in (0, 300):  # killed at 500; its last checkpoint was at 300
+    for first_step, evaluations in ((0, 5), (300, 0), (300, 1)):
         server, model, weights = make_server(first_step)
-        board = TensorBoard(tmp_path, server, model, weights)
+        board = TensorBoard(tmp_path / "Pong-v0", server, model, weights)
         for i in range(1, 6):
             server.report(0, steps=100, updates=2, games=1, value=i, score=first_step + i)
-            server.evaluation["last_score"], server.evaluation["last_steps"] = i, server.steps
-            server.evaluation["evaluations"] += 1
+            if i <= evaluations:
+                server.evaluation["last_score"], server.evaluation["last_steps"] = i, server.steps
+                server.evaluation["evaluations"] += 1
             board.update(last=i == 5)
-    events = read_events(tmp_path)
+    score = "training/score"
+    runs = served(
+        tmp_path, [score, "evaluation/score"],
+        lambda runs: len(runs) == 3 and all(len(run[score]) == 5 for run in runs.values()),
+    )  # fmt: skip
+    first = [(100 * i, i) for i in range(1, 6)]
+    later = [(300 + 100 * i, 300 + i) for i in range(1, 6)]
+    assert runs == {
+        "Pong-v0": {score: first, "evaluation/score": first},
+        "Pong-v0/session-2": {score: later},
+        "Pong-v0/session-3": {score: later, "evaluation/score": [(400, 1)]},
+    }
+    events = read_events(tmp_path / "Pong-v0/session-3")
     assert set(events.Tags()["scalars"]) == {
         "loss/policy", "loss/value", "policy/entropy", "value/mean", "gradient/norm",
         "gradient/clipped", "gradient/learning rate", "speed/agent steps per second",
         "training/score", "training/length", "evaluation/score",
     }  # fmt: skip
-    points = [(e.step, e.value) for e in events.Scalars("training/score")]
-    resumed = [(300 + 100 * i, 300 + i) for i in range(1, 6)]
-    assert points == [(100, 1), (200, 2), (300, 3), *resumed]
-    assert [e.step for e in events.Scalars("evaluation/score")] == list(range(100, 801, 100))
     assert [e.value for e in events.Scalars("value/mean")][:2] == [0.5, 1.0]
     assert set(events.Tags()["histograms"]) == {
         name.replace(".", "/") for name, _ in model.named_parameters()

@@ -158,6 +158,41 @@ def test_push_steps_the_workers_own_optimizer_if_there_is_one_per_worker():
     assert steps == [0, 1, 2]
 
 
+def adam_step(count: float) -> torch.Tensor:
+    """What one step of Adam adds to weights of 0 after so many updates; (100,) float64."""
+    parameter = nn.Parameter(torch.zeros(100))
+    optimizer = SharedAdam([parameter], eps=0)
+    state = optimizer.state[parameter]
+    moments, parameter.grad = gradients(2, 100, seed=1)
+    state["step"].fill_(count - 1)
+    state["exp_avg"].copy_(moments)
+    state["exp_avg_sq"].copy_(moments.square() + 1)
+    optimizer.step()
+    return parameter.detach().double()
+
+
+def test_a_count_that_stands_still_changes_no_update():
+    server = Hogwild(torch.zeros(2), SharedAdam, num_workers=1)
+    count = server.optimizers[0].state[server.parameter]["step"]
+    count.fill_(2**24 - 1)
+    for _ in range(3):
+        server.push(torch.ones(2), rank=0, lr=1e-4)
+    assert count == 2**24
+    assert torch.equal(adam_step(40_000), adam_step(2**24))
+    assert not torch.equal(adam_step(1_000), adam_step(2**24))
+
+
+@pytest.mark.parametrize("missing", [0.0002, 0.01, 0.1])  # share of the counts
+@pytest.mark.parametrize("count", [200, 1000, 5000, 20_000])
+def test_counts_that_processes_lose_make_an_update_smaller_by_less_than_half_their_share(
+    count, missing
+):
+    smaller = 1 - adam_step(count * (1 - missing)) / adam_step(count)  # (100,)
+    rounding = 1e-6
+    assert -rounding < smaller.min()
+    assert smaller.max() < missing / 2 + rounding
+
+
 # ---------------------------------------------------------------------------------------------
 # Two real processes
 

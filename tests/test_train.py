@@ -828,6 +828,9 @@ def test_a_gradient_that_is_not_finite_raises_and_reaches_nobody(tmp_path):
     with pytest.raises(FloatingPointError, match="nan"):
         train(0, options(hidden_size=16, num_steps=5, lr=0.01), server, make)
     assert server.figures["updates"][0] == 1
+    assert server.diverged
+    server.report_gradient(0, 40.0)  # of the worker that takes its place
+    assert not server.diverged
     state = server.optimizers[0].state[server.parameter].values()
     for first, before, now in zip(*snapshots, (server.parameter, *state), strict=True):
         assert not torch.equal(first, before)

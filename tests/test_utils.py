@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_what_a_full_disk_did_not_take_follows_once_there_is_room(tmp_path, caps
     close_logger(logger)
     assert [line.split()[-1] for line in path.read_text().splitlines()] == ["first", "second"]
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_log_whose_folder_was_removed_goes_on_once_it_is_made_again(tmp_path, capsys):
+    path = tmp_path / "logs" / "log"
+    path.parent.mkdir()
+    logger = setup_logger("gone", str(path))
+    logger.info("first")
+    shutil.rmtree(path.parent)
+    logger.info("second")
+    logger.info("third")
+    path.parent.mkdir()
+    logger.info("fourth")
+    logger.info("fifth")
+    close_logger(logger)
+    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["fourth", "fifth"]
+    captured = capsys.readouterr()
+    assert captured.out.count("No such file or directory; going on without it") == 1
+    assert captured.err == ""
 
 
 @pytest.mark.parametrize("where", ["closed pipe", pytest.param("full disk", marks=needs_full)])
