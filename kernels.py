@@ -22,17 +22,24 @@ their sums stay in as many vector registers as the machine has.
 """
 
 import contextlib
+import hashlib
+import pickle
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 try:
-    from llvmlite import binding, ir
+    from llvmlite import ir
     from numba import config, njit, types
-    from numba.core import cgutils, event
+    from numba.core import caching, cgutils, event, serialize
+    from numba.core.registry import cpu_target
     from numba.extending import intrinsic
 
+    # What Numba compiles for, which it may have been told: "+avx512f", "-avx512fp16" and so on.
+    # Part of the key of its cache, where machines that share a folder find only their own.
+    _, _, _features = cpu_target.target_context.codegen().magic_tuple()
+    CPU_FEATURES = _features.split(",")
     # Why nothing can be compiled, for the person at the keyboard; empty where it can.
     NUMBA_FAULT = "NUMBA_DISABLE_JIT switches Numba off" if config.DISABLE_JIT else ""
 except Exception as error:  # a package that does not fit the others may fail in any way
@@ -92,20 +99,56 @@ LAYERS = (
 FEATURES = 1024  # the output of the last layer, 64 maps of 4x4
 CLOSED = 4  # in place of a winner (0 to 3, in row-major order): ReLU is closed
 
-# Floats in a vector register, and registers that hold sums, of this machine.
-if HAVE_NUMBA and binding.get_host_cpu_features().get("avx512f", False):
+# Floats in a vector register, and registers that hold sums. They are constants of what is compiled,
+# so nothing but CPU_FEATURES may decide about them.
+if HAVE_NUMBA and "+avx512f" in CPU_FEATURES:
     LANES, WINDOWS, ROWS = 16, 3, 2
 else:
     LANES, WINDOWS, ROWS = 8, 1, 1
 BLOCK = 2 * LANES  # output channels that a tile computes together
 
 
+if HAVE_NUMBA:
+
+    class _SealedImpl(caching.CompileResultCacheImpl):
+        """Entries of the cache with a checksum: damaged machine code is not run."""
+
+        def reduce(self, cres):
+            data = serialize.dumps(super().reduce(cres))
+            return hashlib.sha256(data).digest(), data
+
+        def rebuild(self, target_context, payload):
+            checksum, data = payload
+            if hashlib.sha256(data).digest() != checksum:
+                raise ValueError("damaged")
+            return super().rebuild(target_context, pickle.loads(data))
+
+    class _Cache(caching.FunctionCache):
+        """Numba's, but what cannot be read is compiled anew, and what cannot be written is not."""
+
+        _impl_class = _SealedImpl
+
+        def load_overload(self, sig, target_context):
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # damaged bytes may make pickle raise anything
+                with contextlib.suppress(OSError):
+                    self.flush()
+                return None
+
+        def save_overload(self, sig, data):
+            with contextlib.suppress(Exception):  # of the disk, or of an index damaged meanwhile
+                super().save_overload(sig, data)
+
+
 def _cached_njit(function):
     """Compiled once for all processes and runs, or for each where no folder can hold the result."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither beside this file nor in the user's cache
-        return njit(nogil=True)(function)
+    if not HAVE_NUMBA:
+        return function
+    compiled = njit(nogil=True)(function)
+    with contextlib.suppress(RuntimeError):  # neither beside this file nor in the user's cache
+        compiled._cache = _Cache(function)  # as its enable_caching does
+    return compiled
 
 
 # ---------------------------------------------------------------------------------------------

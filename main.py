@@ -43,8 +43,8 @@ import network
 from display import Display, can_show
 from hogwild import Hogwild
 from monitor import Figures, Snapshot, require
-from processes import Pulse, child_context, how, start_child
-from run import Run, load_options, make_folders, what_next
+from processes import Pulse, child_context, end_fork_server, how, start_child
+from run import Run, load_options, make_folders, too_little_memory, what_next
 from test import test_process
 from train import train_process
 from utils import (
@@ -58,7 +58,7 @@ from utils import (
 )
 
 PROGRESS_SECONDS = (5, 60)  # from the first update to a line about the speed; then between lines
-STOP_SECONDS = 8  # for the processes to end by themselves
+STOP_SECONDS = 5  # for the processes to end by themselves; of 10 in which a run has to end
 MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
 REPLACEMENT_SECONDS = 600
 
@@ -107,10 +107,18 @@ class Processes:
         stop_signal.children = self.running
 
     def start(self) -> None:
+        """Start all of them, or as many as there are when a stop is asked for."""
+        self.stop_signal.on_stop = end_fork_server  # it may load for long before the first
         for maker in self.makers:
-            if not self.stop_signal.received:
-                self.running.append(start_child(maker))
-                self.pulses.append(Pulse())
+            process = None if self._stopping() else start_child(maker, self._stopping)
+            if not process:
+                break
+            self.running.append(process)
+            self.pulses.append(Pulse())
+            self.stop_signal.on_stop = None
+
+    def _stopping(self) -> bool:
+        return self.stop_signal.received
 
     def wait(self, seconds: float) -> None:
         """Until a process has ended, at most so long."""
@@ -142,14 +150,17 @@ class Processes:
             return False
         for i in dead:  # if the fork server died, they may be alive: this tells them to end
             self.running[i].close()
-        while dead:
+        for done, i in enumerate(dead):
+            another = None
             try:
-                process = start_child(self.makers[dead[0]])
-            except OSError:
-                self.running[:] = [p for i, p in enumerate(self.running) if i not in dead]
-                raise
-            self.running[dead[0]], self.pulses[dead[0]] = process, Pulse()
-            dead.pop(0)
+                another = None if self._stopping() else start_child(self.makers[i], self._stopping)
+            finally:
+                if not another:  # nobody may ask the closed ones anything
+                    left = dead[done:]
+                    self.running[:] = [p for j, p in enumerate(self.running) if j not in left]
+            if not another:
+                break
+            self.running[i], self.pulses[i] = another, Pulse()
         return True
 
     def _why_give_up(self, now: float) -> str:
@@ -299,6 +310,10 @@ def run_to_end(
             f"python main.py --env {run.args.env} --workers {cores} "
             f"--envs-per-worker {-(-games // cores)}"
         )
+    if line := too_little_memory(run.args):
+        logger.info(line)
+        if output is Output.DISPLAY:
+            say(line)
     run.server.start_clock()
     processes = Processes(run, context, stop_signal, output)
     display = Display(run, processes, console) if output is Output.DISPLAY else None

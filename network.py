@@ -327,6 +327,10 @@ def why_plain(model: nn.Module) -> str:
         return NUMBA_FAULT
     if not fits_kernels(model):
         return "model.py makes another network than kernels.py computes"
+    try:
+        compile_kernels()
+    except Exception as error:  # Numba and LLVM may fail in any way
+        return "Numba does not compile (" + str(error).strip().split("\n")[0] + ")"
     if not kernels_agree(model):
         return "model.py computes something else than kernels.py"
     return ""

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import setproctitle
@@ -58,23 +58,39 @@ def _find_place_for_a_socket() -> None:
         tempfile.tempdir = short[0]
 
 
-def start_child(make: Callable[[], multiprocessing.Process]) -> multiprocessing.Process:
+def start_child(
+    make: Callable[[], multiprocessing.Process], stopped: Callable[[], bool] = lambda: False
+) -> multiprocessing.Process | None:
     """Start a process that Ctrl-C and the like do not reach, not even before it can ignore them.
 
-    The signals are blocked meanwhile; the child inherits that, and here they arrive afterwards.
+    The signals are blocked where its ancestor is made; it inherits that.
+    stopped: whether it is no longer wanted; asked if it could not be started, which then is None.
     OSError: it could not be started within START_SECONDS.
     """
     deadline = time.monotonic() + START_SECONDS
     while True:
         process = make()
         try:
-            with _stop_signals_blocked():
-                process.start()
+            if START_METHOD == "forkserver":
+                with _stop_signals_blocked():
+                    forkserver.ensure_running()
+                process.start()  # waits until the fork server has loaded what it needs
+            else:
+                with _stop_signals_blocked():
+                    process.start()
             return process
         except (OSError, EOFError) as error:  # the fork server is ending or has just ended
+            if stopped():
+                return None
             if time.monotonic() > deadline:
                 raise OSError(f"cannot start {process.name}: {error!r}") from None
         time.sleep(0.1)
+
+
+def end_fork_server() -> None:
+    """End it, so that a start_child that waits for it need not wait until it has loaded."""
+    if forkserver._forkserver._forkserver_pid:  # else there is none
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

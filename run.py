@@ -35,7 +35,7 @@ from monitor import TensorBoard
 from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
-from utils import count
+from utils import count, memory_limit
 
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
 
@@ -402,6 +402,23 @@ def make_folders(*folders: str) -> None:
             raise ValueError(f"{existing}: no permission to write")
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
+
+
+def too_little_memory(args: argparse.Namespace) -> str:
+    """A line if all processes together may need more than there is; empty if there is enough.
+
+    The figures are from benchmarks/README.md: for all, for a worker, for a step of a game.
+    """
+    samples = (args.num_steps + 1) * args.envs_per_worker
+    needed = 0.6e9 + args.workers * (150e6 + 0.65e6 * samples)
+    limit = memory_limit()
+    if needed <= limit:
+        return ""
+    return (
+        f"{count(args.workers, 'worker')} x {count(args.envs_per_worker, 'game')} need about "
+        f"{needed / 1e9:.1f} GB of memory, but there are {limit / 1e9:.1f} GB, and a system that "
+        "runs out of it kills processes: give fewer --workers or --envs-per-worker"
+    )
 
 
 def what_next(run: Run) -> list[str]:

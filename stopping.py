@@ -31,7 +31,8 @@ class StopSignal:
         self.at_once = at_once
         self.first = 0.0  # when
         self.children: Sequence = ()  # processes that a second Ctrl-C ends
-        self.before_exit: Callable[[], None] | None = None  # what it does as well
+        self.on_stop: Callable[[], None] | None = None  # what the first one does as well
+        self.before_exit: Callable[[], None] | None = None  # what a second Ctrl-C does as well
 
     def install(self) -> "StopSignal":
         for number in STOP_SIGNALS:
@@ -46,6 +47,8 @@ class StopSignal:
             os._exit(0)  # an exception in the middle of loading a C++ library would abort
         if not self.received:
             self.received, self.first = True, now
+            if self.on_stop:
+                self.on_stop()
         elif number == signal.SIGINT and now - self.first > REPEAT_SECONDS:
             for child in self.children:
                 child.kill()

@@ -16,6 +16,7 @@ import math
 import multiprocessing
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import loky
 import numpy as np
@@ -98,6 +99,27 @@ def or_none(convert: Callable):
 def available_cores() -> int:
     """Cores that this process may use, a container's processor quota included; at least 1."""
     return loky.cpu_count()
+
+
+def memory_limit() -> float:
+    """Bytes that this machine has, or that a container or a batch system allows."""
+    limits = [math.inf]
+    if hasattr(os, "sysconf"):  # not on Windows
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError):  # Linux only
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds == "":  # version 2
+                root, name = "/sys/fs/cgroup", "memory.max"
+            elif kinds == "memory":
+                root, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            else:
+                continue
+            group = Path(root + path)  # a container may see its own as the root
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError):  # "max"
+                    limits.append(int((folder / name).read_text()))
+    return min(limits)
 
 
 def format_time(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """The fast network against slow, obvious ground truth in float64, step by step and tap by tap."""
 
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -593,6 +594,82 @@ print("imported")
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["imported"], done.stderr
+
+
+@fast_only
+@pytest.mark.parametrize(
+    ("name", "told", "lanes"),
+    [("generic", None, 8), ("x", "+avx2,-avx512f", 8), ("x", "+avx512f", 16)],
+)
+def test_the_vector_width_is_that_of_what_numba_compiles_for(name, told, lanes):
+    """Whatever the machine has: so machines of two widths find different entries in one cache."""
+    script = """
+import kernels
+key = kernels.features._cache._index_key((), kernels.cpu_target.target_context.codegen())
+assert kernels.CPU_FEATURES == key[1][2].split(",")
+print(kernels.LANES)
+"""
+    environment = {**os.environ, "NUMBA_CPU_NAME": name}
+    environment |= {"NUMBA_CPU_FEATURES": told} if told else {}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(kernels.__file__).parent, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(lanes)], done.stderr
+
+
+def twice(x):
+    return 2 * x
+
+
+def is_cached() -> bool:
+    """Whether `twice` came from the disk; it computes in any case."""
+    function = kernels._cached_njit(twice)  # knows nothing of the last call
+    assert function(21) == 42
+    return bool(function.stats.cache_hits)
+
+
+@fast_only
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        ("nbi", lambda content: b""),
+        ("nbi", lambda content: content[:-9]),
+        ("nbc", lambda content: b""),
+        ("nbc", lambda content: content[: len(content) // 2]),
+        ("nbc", lambda content: content[: len(content) // 2] + bytes(len(content) // 2)),
+        ("nbc", lambda content: content[:3000] + b"?" + content[3001:]),  # in the machine code
+    ],
+    ids=["index empty", "index cut", "data empty", "data cut", "data half zero", "a byte changed"],
+)
+def test_a_damaged_entry_of_the_cache_is_compiled_and_written_anew(
+    tmp_path, monkeypatch, suffix, damage
+):
+    monkeypatch.setattr(kernels.config, "CACHE_DIR", str(tmp_path))
+    assert [is_cached(), is_cached()] == [False, True]
+    (path,) = tmp_path.rglob(f"*.{suffix}")
+    path.write_bytes(damage(path.read_bytes()))
+    assert [is_cached(), is_cached()] == [False, True]
+
+
+@fast_only
+def test_a_cache_that_can_be_neither_read_nor_written_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels.config, "CACHE_DIR", str(tmp_path))
+    is_cached()
+    (path,) = tmp_path.rglob("*.nbi")
+    path.unlink()
+    path.mkdir()
+    assert [is_cached(), is_cached()] == [False, False]
+
+
+@fast_only
+def test_where_numba_cannot_compile_a_run_is_plain(monkeypatch):
+    def fail(*arrays):
+        raise RuntimeError("no target\nfor this machine")
+
+    monkeypatch.setattr(network, "features", fail)
+    assert network.why_plain(make_model()) == "Numba does not compile (no target)"
 
 
 def test_the_choice_is_made_once(monkeypatch):

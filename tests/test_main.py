@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -26,7 +27,7 @@ import main
 import monitor
 import processes
 from hogwild import GAMES_KEPT
-from run import Run, load_options, what_next
+from run import Run, load_options, too_little_memory, what_next
 from stopping import REPEAT_SECONDS, StopSignal
 from utils import close_logger, setup_logger
 
@@ -186,6 +187,20 @@ def test_the_end_of_a_run_says_what_the_best_weights_are(trained, monkeypatch):
     held, _, last = what_next(run)
     assert held == "my models/Pong-v0.dat has the last weights: no evaluation counts yet"
     assert "--last" in last
+
+
+# Gigabytes that were measured, see benchmarks/README.md.
+MEASURED = {"1x1": 0.90, "2x1": 0.94, "8x1": 1.93, "32x1": 5.43, "2x8": 1.18, "2x16": 1.35}
+
+
+@pytest.mark.parametrize("pair", MEASURED)
+def test_a_run_for_which_the_memory_does_not_suffice_says_so(pair, monkeypatch):
+    workers, games = pair.split("x")
+    args, _ = load_options(["--workers", workers, "--envs-per-worker", games])
+    monkeypatch.setattr("run.memory_limit", lambda: 1.2e9 * MEASURED[pair])
+    assert too_little_memory(args) == ""
+    monkeypatch.setattr("run.memory_limit", lambda: 0.8e9 * MEASURED[pair])
+    assert re.search(r"need about \d.\d GB of memory, but there are", too_little_memory(args))
 
 
 def test_training_time_begins_when_the_processes_start(tmp_path, monkeypatch):
@@ -604,6 +619,65 @@ def test_a_worker_that_hangs_is_named_and_replaced(tmp_path):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         run.process.wait()
+
+
+def test_ctrl_c_does_not_wait_for_a_fork_server_that_loads_for_long(tmp_path):
+    tmp_path.joinpath("for_long.py").write_text("import time; time.sleep(100)")
+    script = tmp_path / "slow.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n"
+        "from stopping import StopSignal\n"
+        "import main\n"
+        "def child_context(plain, make=main.child_context):\n"
+        "    context = make(plain)\n"
+        "    context.set_forkserver_preload(['for_long'])\n"
+        "    return context\n"
+        "main.child_context = child_context\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(main.main(sys.argv[1:], StopSignal(at_once=True).install()))\n"
+    )
+    run = Command(tmp_path, *SMALL, script=script)
+    try:
+        run.wait_for(lambda: any("forkserver" in command_line(pid) for pid in run.children()))
+        assert run.interrupt() < 10
+        assert run.process.returncode == 0
+        assert "before anything was learned" in run.text()
+        run.wait_for(lambda: not run.children(), 5)
+    finally:
+        for pid in [*run.children(), run.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.process.wait()
+
+
+def test_nothing_is_started_anew_once_a_stop_is_asked_for(monkeypatch):
+    """Nobody waits until a fork server has made sixty processes."""
+
+    class Dead:
+        name, exitcode = "worker", -9
+
+        def is_alive(self):
+            return False
+
+        def close(self):
+            pass
+
+    def start(maker, stopped):
+        started.append(maker)
+        stop.received = len(started) == 2
+        return Dead()
+
+    stop, started = StopSignal(), []
+    monkeypatch.setattr(main, "start_child", start)
+    some = object.__new__(main.Processes)
+    some.stop_signal, some.makers, some.running, some.pulses = stop, range(60), [], []
+    some.start()
+    assert started == [0, 1]
+    stop.received, started[:] = False, []
+    some.running, some.pulses, some.replaced = [Dead() for _ in range(60)], [None] * 60, []
+    monkeypatch.setattr(some, "_kill_hanging", lambda logger: None)
+    assert some.replace_dead(logging.getLogger("test"))
+    assert started == [0, 1]
 
 
 def test_a_warning_of_a_batch_system_stops_and_saves(command):

@@ -5,7 +5,7 @@ import pytest
 import processes
 
 
-def test_a_process_that_cannot_be_started_at_once_is_tried_again(monkeypatch):
+def test_a_process_that_cannot_be_started_at_once_is_tried_again_while_it_is_wanted(monkeypatch):
     class Stubborn:
         tries, name = 0, "worker 0"
 
@@ -16,6 +16,9 @@ def test_a_process_that_cannot_be_started_at_once_is_tried_again(monkeypatch):
 
     assert isinstance(processes.start_child(Stubborn), Stubborn)
     assert Stubborn.tries == 3
+    Stubborn.tries = -1000
+    assert processes.start_child(Stubborn, stopped=lambda: Stubborn.tries > -995) is None
+    assert Stubborn.tries == -994
     monkeypatch.setattr(processes, "START_SECONDS", 0)
     Stubborn.tries = -1000
     with pytest.raises(OSError, match="cannot start worker 0: ConnectionRefusedError"):

@@ -102,3 +102,26 @@ def test_output_that_cannot_be_written_stops_nobody(tmp_path, where):
     os.close(stdout)
     assert (done.returncode, done.stderr) == (0, b"")
     assert (tmp_path / "log").read_text().endswith("b\n")
+
+
+@pytest.mark.parametrize("where", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_a_limit_of_memory_is_known(where):
+    """A real file of cgroup version 2 or 1, in a mount namespace of its own."""
+    script = f"""
+mount -t tmpfs tmpfs /sys/fs/cgroup && cd /sys/fs/cgroup || exit 77
+mkdir memory; echo max > memory.max; echo 123456789 > {where}
+cd "{PROJECT}" && exec "{sys.executable}" -c "import utils; print(utils.memory_limit())"
+"""
+    try:
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare on this system")
+    if done.returncode == 77 or "not permitted" in done.stderr:
+        pytest.skip("no permission to mount")
+    version = "memory" if where.startswith("memory/") else ""
+    groups = Path("/proc/self/cgroup").read_text().splitlines()
+    if version not in [line.split(":")[1] for line in groups]:
+        pytest.skip("this system has the other version of cgroups")
+    assert done.stdout == "123456789\n", done.stderr
