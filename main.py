@@ -39,17 +39,17 @@ import torch
 from rich.console import Console
 
 import kernels
+import messages
 import network
 from display import Display, can_show
 from hogwild import Hogwild
 from monitor import Figures, Snapshot, require
 from processes import Pulse, child_context, end_fork_server, how, start_child
-from run import Run, load_options, make_folders, too_little_memory, what_next
+from run import Run, load_options, make_folders
 from test import test_process
 from train import train_process
 from utils import (
     Output,
-    available_cores,
     close_logger,
     count,
     format_time,
@@ -217,7 +217,7 @@ def watch(
         now = time.monotonic()
         if args.max_minutes and now - started >= 60 * args.max_minutes:
             break
-        if reached := target_reached(run):
+        if reached := run.target_reached():
             logger.info(f"target score {args.target_score:g} reached: {reached}")
             break
         if not processes.replace_dead(logger):
@@ -230,42 +230,12 @@ def watch(
             last, next_report = Snapshot.of(server), now + PROGRESS_SECONDS[0]
         if now >= next_report:
             snapshot = Snapshot.of(server)
-            logger.info(progress_line(server, Figures.between(last, snapshot)))
+            logger.info(messages.progress(server, Figures.between(last, snapshot)))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
         run.write_tensorboard(logger)
         if display:
             display.update()
     return True
-
-
-def target_reached(run: Run) -> str:
-    """What has reached --target-score, in words; "" if nothing has."""
-    args, scores = run.args, run.last_scores
-    if args.target_score is None:
-        return ""
-    score = float(run.server.evaluation["last_score"])  # nan before the first evaluation
-    if args.target != "training" and score >= args.target_score:
-        return f"{score:g}, mean of {args.eval_episodes} games of an evaluation"
-    if args.target != "evaluation" and len(scores) == options.TARGET_GAMES:
-        mean = sum(scores) / options.TARGET_GAMES
-        if mean >= args.target_score:
-            return (
-                f"{mean:.2f}, mean of the last {options.TARGET_GAMES} training games; their "
-                f"weights are those of {run.files.checkpoint}, which gym_eval.py --last plays"
-            )
-    return ""
-
-
-def progress_line(server: Hogwild, figures: Figures) -> str:
-    """What the log says about a time in which figures.games training games ended."""
-    games = int(server.figures["games"].sum())
-    line = (
-        f"Time {format_time(server.seconds)}, agent steps {server.steps}, "
-        f"{figures.speed:.1f} steps/s, {games} training games"
-    )
-    if figures.games:
-        line += f", mean score of the last {figures.games}: {figures.score:.2f}"
-    return line
 
 
 def run_to_end(
@@ -282,37 +252,11 @@ def run_to_end(
     elif can_show(console):
         output = Output.DISPLAY
     logger = setup_logger(run.files.log.name, run.files.log, output)
-    if run.server.first_step:
-        logger.info(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
-    for name, value in vars(run.args).items():
-        logger.info(f"{name}: {value}")
-    for line in run.introduction:
+    for line in messages.beginning(run):
         logger.info(line)
-    if slow_because:
-        line = f"{slow_because}: training in plain PyTorch, several times slower"
+    for line in filter(None, (messages.slow(slow_because), messages.too_little_memory(run.args))):
         logger.info(line)
         if output is Output.DISPLAY:  # which gives the screen back as it was
-            say(line)
-    if run.outdated:
-        logger.info(f"{run.outdated}; those weights are now {run.set_aside[0][1]}")
-    if run.description["policy"] == "sampled":
-        idle = run.description["max_idle_steps"]
-        cut = f"; a game is cut after {idle} agent steps without a reward" if idle else ""
-        logger.info(
-            f"{run.args.env} has no chance in it: evaluations sample their actions, for a greedy "
-            f"agent would play the same game over and over{cut}"
-        )
-    cores = available_cores()
-    if run.args.workers > cores:
-        games = run.args.workers * run.args.envs_per_worker
-        logger.info(
-            f"{run.args.workers} workers are more than {cores} cores: faster with as many games is "
-            f"python main.py --env {run.args.env} --workers {cores} "
-            f"--envs-per-worker {-(-games // cores)}"
-        )
-    if line := too_little_memory(run.args):
-        logger.info(line)
-        if output is Output.DISPLAY:
             say(line)
     run.server.start_clock()
     processes = Processes(run, context, stop_signal, output)
@@ -346,7 +290,7 @@ def run_to_end(
     saved = finish(run, logger, healthy and not processes.replaced)
     run.write_tensorboard(logger, last=True)
     if saved and run.server.has_learned and not run.args.quiet:
-        for line in what_next(run):
+        for line in messages.what_next(run):
             say(line)
     return 0 if saved and healthy else 1
 
@@ -361,7 +305,7 @@ def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
     server = run.server
     where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
     if not server.has_learned:
-        keep_log = not healthy and not server.first_step  # a resumed run keeps it anyway
+        keep_log = not healthy and not run.resumed  # a resumed run keeps it anyway
         logger.info(f"{where} before anything was learned; the files are as they were")
         if keep_log:
             logger.error(f"the log is now {run.files.failed_log}")
@@ -412,6 +356,12 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
                 with contextlib.suppress(OSError):  # rows of a full disk stay in ENV.dropped.csv
                     run.undo_prepare_files()
             return _fail(str(error))
+        if resumed and (reached := run.target_reached()):
+            run.undo_prepare_files()
+            return _fail(
+                f"the target score {args.target_score:g} is reached: {reached}; "
+                "give another --target-score, or none"
+            )
         if not args.quiet:
             for old, new in run.set_aside if not resumed else ():
                 say(f"{old} of an earlier run is now {new.name}")

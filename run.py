@@ -35,7 +35,6 @@ from monitor import TensorBoard
 from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
-from utils import count, memory_limit
 
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
 
@@ -125,6 +124,7 @@ class Run:
         ValueError: one line about what is wrong with the arguments or the files they name.
         """
         self.args = args
+        self.resumed = resumed is not None
         config = game_config(read_config(args.env_config or CROP_TABLE), args.env)
         self.make_env = functools.partial(
             make_env, args.env, config, args.skip_rate, args.max_episode_length
@@ -309,8 +309,27 @@ class Run:
                 logger.error(f"cannot save training games: {error}; trying again")
             self.games_failed = True
 
+    def target_reached(self) -> str:
+        """What has reached --target-score, in words; "" if nothing has."""
+        args, scores = self.args, self.last_scores
+        if args.target_score is None:
+            return ""
+        score = float(self.server.evaluation["last_score"])  # nan before the first evaluation
+        if args.target != "training" and score >= args.target_score:
+            return f"{score:g}, mean of {args.eval_episodes} games of an evaluation"
+        if args.target != "evaluation" and len(scores) == options.TARGET_GAMES:
+            mean = sum(scores) / options.TARGET_GAMES
+            if mean >= args.target_score:
+                return (
+                    f"{mean:.2f}, mean of the last {options.TARGET_GAMES} training games; their "
+                    f"weights are those of {self.files.checkpoint}, which gym_eval.py --last plays"
+                )
+        return ""
+
     def save_when_due(self, logger: logging.Logger) -> None:
         """Checkpoint after each evaluation and every CHECKPOINT_SECONDS."""
+        if not self.server.has_learned:
+            return
         evaluated = int(self.server.evaluation["evaluations"]) > self.saved_evaluations
         if evaluated or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             try:
@@ -368,7 +387,7 @@ class Run:
 
     def undo_prepare_files(self) -> None:
         """Remove this run's files and give those of an earlier run their names back."""
-        if self.server.first_step:
+        if self.resumed:
             for path, content in self.csv_before.items():
                 if content is None:
                     path.unlink(missing_ok=True)
@@ -402,59 +421,3 @@ def make_folders(*folders: str) -> None:
             raise ValueError(f"{existing}: no permission to write")
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
-
-
-def too_little_memory(args: argparse.Namespace) -> str:
-    """A line if all processes together may need more than there is; empty if there is enough.
-
-    The figures are from benchmarks/README.md: for all, for a worker, for a step of a game.
-    """
-    samples = (args.num_steps + 1) * args.envs_per_worker
-    needed = 0.6e9 + args.workers * (150e6 + 0.65e6 * samples)
-    limit = memory_limit()
-    if needed <= limit:
-        return ""
-    return (
-        f"{count(args.workers, 'worker')} x {count(args.envs_per_worker, 'game')} need about "
-        f"{needed / 1e9:.1f} GB of memory, but there are {limit / 1e9:.1f} GB, and a system that "
-        "runs out of it kills processes: give fewer --workers or --envs-per-worker"
-    )
-
-
-def what_next(run: Run) -> list[str]:
-    """After a run that has saved: what ENV.dat holds, and the commands that one wants now."""
-    args, server, model = run.args, run.server, run.files.model
-    parser = options.build_parser()
-
-    def given(name: str, option: str) -> list[str]:
-        value = getattr(args, name)
-        return [] if value == parser.get_default(name) else [option, value]
-
-    def command(script: str, *arguments: str) -> str:  # with Python and folder as they were typed
-        path = Path(sys.argv[0]).parent / script
-        return shlex.join([sys.orig_argv[0], str(path), "--env", args.env, *arguments])
-
-    logs = given("log_dir", "--log-dir")
-    resume = [*given("save_model_dir", "--save-model-dir"), *logs]
-    if server.steps >= server.max_steps:
-        resume += ["--max-steps", "none"]
-    if args.target_score is not None and server.evaluation["last_score"] >= args.target_score:
-        resume += ["--target-score", "none"]
-    play = [*given("save_model_dir", "--load-model-dir"), *logs]
-    play += given("env_config", "--env-config")
-    go_on = f"continue:      {command('main.py', '--resume', *resume)}"
-    play_best = f"play the best: {command('gym_eval.py', *play)}"
-    play_last = f"play the last: {command('gym_eval.py', '--last', *play)}"
-    try:
-        _, held = checkpoint.load_model(model)
-    except ValueError as error:
-        return [str(error), go_on, play_last]
-    if not held or held["score"] is None:
-        return [f"{model} has the last weights: no evaluation counts yet", go_on, play_last]
-    games = count(held.get("episodes", args.eval_episodes), "game")
-    steps = held["agent_steps"]
-    best = (
-        f"{model} has the best weights: mean score {held['score']:g} of {games}, agent step "
-        f"{steps}, {server.steps - steps} before the last; none as good was evaluated since"
-    )
-    return [best, go_on, play_best, play_last]

@@ -24,10 +24,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import checkpoint
 import gym_eval
 import main
+import messages
 import monitor
 import processes
 from hogwild import GAMES_KEPT
-from run import Run, load_options, too_little_memory, what_next
+from messages import too_little_memory, what_next
+from run import Run, load_options
 from stopping import REPEAT_SECONDS, StopSignal
 from utils import close_logger, setup_logger
 
@@ -197,10 +199,16 @@ MEASURED = {"1x1": 0.90, "2x1": 0.94, "8x1": 1.93, "32x1": 5.43, "2x8": 1.18, "2
 def test_a_run_for_which_the_memory_does_not_suffice_says_so(pair, monkeypatch):
     workers, games = pair.split("x")
     args, _ = load_options(["--workers", workers, "--envs-per-worker", games])
-    monkeypatch.setattr("run.memory_limit", lambda: 1.2e9 * MEASURED[pair])
+    monkeypatch.setattr("messages.memory_limit", lambda: 1.2e9 * MEASURED[pair])
     assert too_little_memory(args) == ""
-    monkeypatch.setattr("run.memory_limit", lambda: 0.8e9 * MEASURED[pair])
+    monkeypatch.setattr("messages.memory_limit", lambda: 0.8e9 * MEASURED[pair])
     assert re.search(r"need about \d.\d GB of memory, but there are", too_little_memory(args))
+
+
+def test_the_memory_is_that_of_the_longest_rollouts(monkeypatch):
+    args, _ = load_options(["--workers", "2", "--distributed-step-size", "20", "2000"])
+    monkeypatch.setattr("messages.memory_limit", lambda: 2e9)
+    assert too_little_memory(args)
 
 
 def test_training_time_begins_when_the_processes_start(tmp_path, monkeypatch):
@@ -291,7 +299,7 @@ def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, ca
         raise ZeroDivisionError
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "progress_line", fail)
+    monkeypatch.setattr(messages, "progress", fail)
     monkeypatch.setattr(main, "PROGRESS_SECONDS", (10, 10))
     assert main.main(SMALL, StopSignal()) == 1
     assert "ZeroDivisionError" in capsys.readouterr().out
@@ -446,6 +454,11 @@ def test_a_resumed_run_with_other_rules_keeps_its_best_aside_and_ends_by_its_tra
     assert re.search(
         r"target score -30 reached: \S+, mean of the last 100 training games", run.text()
     )
+    # Its training games are still that good: to go on with it wants another target.
+    again = command("--resume", *other, "--target-score", "-30", "--target", "training")
+    assert again.process.wait(timeout=60) == 2
+    assert "give another --target-score, or none" in again.text()
+    assert "--target-score none" in re.search(r"continue: .*", run.text())[0]
 
 
 def test_a_run_ends_after_max_minutes_and_pauses_between_evaluations(tmp_path, command):

@@ -426,8 +426,8 @@ def test_the_target_score_is_that_of_an_evaluation_or_of_the_last_100_training_g
         run.server.report(0, steps=9)
     Path("logs").mkdir()
     run.write_games(logging.getLogger())
-    assert main.target_reached(run).startswith(reached)
-    assert bool(main.target_reached(run)) == bool(reached)
+    assert run.target_reached().startswith(reached)
+    assert bool(run.target_reached()) == bool(reached)
 
 
 def test_load_starts_from_the_weights_and_normaliser_of_load_model_dir():

@@ -1,0 +1,114 @@
+"""What a training run tells the person: at its beginning, on its way and at its end."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import checkpoint
+import options
+from hogwild import Hogwild
+from monitor import Figures
+from run import Run
+from utils import available_cores, count, format_time, memory_limit
+
+
+def beginning(run: Run) -> list[str]:
+    """The first lines of the log: the options, where the weights are from, what is unusual."""
+    args = run.args
+    lines = []
+    if run.resumed:
+        lines.append(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
+    lines += [f"{name}: {value}" for name, value in vars(args).items()]
+    lines += run.introduction
+    if run.outdated:
+        lines.append(f"{run.outdated}; those weights are now {run.set_aside[0][1]}")
+    if run.description["policy"] == "sampled":
+        idle = run.description["max_idle_steps"]
+        cut = f"; a game is cut after {idle} agent steps without a reward" if idle else ""
+        lines.append(
+            f"{args.env} has no chance in it: evaluations sample their actions, for a greedy "
+            f"agent would play the same game over and over{cut}"
+        )
+    cores = available_cores()
+    if args.workers > cores:
+        games = args.workers * args.envs_per_worker
+        lines.append(
+            f"{args.workers} workers are more than {cores} cores: faster with as many games is "
+            f"python main.py --env {args.env} --workers {cores} "
+            f"--envs-per-worker {-(-games // cores)}"
+        )
+    return lines
+
+
+def slow(because: str) -> str:
+    """A line, if there is a reason; see network.why_plain."""
+    return because and f"{because}: training in plain PyTorch, several times slower"
+
+
+def too_little_memory(args: argparse.Namespace) -> str:
+    """A line if all processes together may need more than there is; empty if there is enough.
+
+    The figures are from benchmarks/README.md: for all, for a worker, for a step of a game.
+    """
+    samples = (max(args.distributed_step_size or [args.num_steps]) + 1) * args.envs_per_worker
+    needed = 0.6e9 + args.workers * (150e6 + 0.65e6 * samples)
+    limit = memory_limit()
+    if needed <= limit:
+        return ""
+    return (
+        f"{count(args.workers, 'worker')} x {count(args.envs_per_worker, 'game')} need about "
+        f"{needed / 1e9:.1f} GB of memory, but there are {limit / 1e9:.1f} GB, and a system that "
+        "runs out of it kills processes: give fewer --workers or --envs-per-worker"
+    )
+
+
+def progress(server: Hogwild, figures: Figures) -> str:
+    """What the log says about a time in which figures.games training games ended."""
+    games = int(server.figures["games"].sum())
+    line = (
+        f"Time {format_time(server.seconds)}, agent steps {server.steps}, "
+        f"{figures.speed:.1f} steps/s, {games} training games"
+    )
+    if figures.games:
+        line += f", mean score of the last {figures.games}: {figures.score:.2f}"
+    return line
+
+
+def what_next(run: Run) -> list[str]:
+    """After a run that has saved: what ENV.dat holds, and the commands that one wants now."""
+    args, server, model = run.args, run.server, run.files.model
+    parser = options.build_parser()
+
+    def given(name: str, option: str) -> list[str]:
+        value = getattr(args, name)
+        return [] if value == parser.get_default(name) else [option, value]
+
+    def command(script: str, *arguments: str) -> str:  # with Python and folder as they were typed
+        path = Path(sys.argv[0]).parent / script
+        return shlex.join([sys.orig_argv[0], str(path), "--env", args.env, *arguments])
+
+    logs = given("log_dir", "--log-dir")
+    resume = [*given("save_model_dir", "--save-model-dir"), *logs]
+    if server.steps >= server.max_steps:
+        resume += ["--max-steps", "none"]
+    if run.target_reached():
+        resume += ["--target-score", "none"]
+    play = [*given("save_model_dir", "--load-model-dir"), *logs]
+    play += given("env_config", "--env-config")
+    go_on = f"continue:      {command('main.py', '--resume', *resume)}"
+    play_best = f"play the best: {command('gym_eval.py', *play)}"
+    play_last = f"play the last: {command('gym_eval.py', '--last', *play)}"
+    try:
+        _, held = checkpoint.load_model(model)
+    except ValueError as error:
+        return [str(error), go_on, play_last]
+    if not held or held["score"] is None:
+        return [f"{model} has the last weights: no evaluation counts yet", go_on, play_last]
+    games = count(held.get("episodes", args.eval_episodes), "game")
+    steps = held["agent_steps"]
+    best = (
+        f"{model} has the best weights: mean score {held['score']:g} of {games}, agent step "
+        f"{steps}, {server.steps - steps} before the last; none as good was evaluated since"
+    )
+    return [best, go_on, play_best, play_last]
