@@ -61,7 +61,7 @@ from evaluation import play_in_processes
 from monitor import require
 from player import BLOCK, Result, play_games
 from record import EMULATOR_RATE, record_game
-from utils import EVALUATE, available_cores, format_time, game_seed, setup_logger
+from utils import EVALUATE, available_cores, count, format_time, game_seed, setup_logger
 
 SIGN_SECONDS = 30  # without the end of a game, until a line says that games are running
 
@@ -160,7 +160,7 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     interrupted = f"interrupted after {summary['episodes']} of {num_episodes}, the shortest: "
     lines = [
         (interrupted if summary["episodes"] < num_episodes else "")
-        + f"{summary['episodes']} games, mean {summary['mean']:.4f}"
+        + f"{count(summary['episodes'], 'game')}, mean {summary['mean']:.4f}"
         + (f" ± {error:.4f} (standard error)" if error is not None else "")
         + f", median {summary['median']:g}, min {summary['min']:g}, best {summary['best']:g}"
     ]
@@ -255,6 +255,9 @@ def introduce(path: Path, agent: Agent, env_id: str) -> list[str]:
     """Lines about what is going to play."""
     description = agent.description
     lines = checkpoint.introduce(path, description, env_id)
+    shipped = checkpoint.PUBLISHED / path.name
+    if shipped.exists() and path.resolve() != shipped.resolve():
+        lines[0] += "; --published plays the shipped ones"
     why = ""
     if "policy" in description:
         why = f" (the weights were chosen for {description['policy']} ones)"
@@ -330,6 +333,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             )
             advance(f"mean {mean:.2f}")
     if not results:
+        logger.info("interrupted before any game was over")
         return 130
     results.sort()
     skip_rate = args.skip_rate or description.get("skip_rate", SKIP_RATE)

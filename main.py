@@ -334,6 +334,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         if args.tensorboard_logger:
             require("torch.utils.tensorboard", "--tensorboard-logger needs TensorBoard")
         run = Run(args, resumed)
+        run.locks.check()  # before the kernels are compiled, which takes long
         slow_because = choose_network(run.args, run.model)
         context = child_context(run.args.plain)
         stop_signal.at_once = False

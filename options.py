@@ -420,8 +420,9 @@ def _check_table(path, name: str, table: dict, options: dict[str, argparse.Actio
             raise ValueError(f"{where}: no game; the nearest is {_nearest(game, games)}")
     for key, value in table.items():
         if key not in options:
-            nearest = _nearest(key, options)
-            raise ValueError(f"{where} {key}: no option of a recipe; the nearest is {nearest}")
+            near = difflib.get_close_matches(key, options, n=1)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise ValueError(f"{where} {key}: no option of a recipe{hint}")
         if key == "optimizer" and name in OPTIMIZERS:
             raise ValueError(f"{where} {key}: this table is for {name}")
         try:

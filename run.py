@@ -56,6 +56,8 @@ def load_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict |
         if files.model.exists():
             instead = shlex.join(["--load", "--load-model-dir", str(files.model.parent)])
             error = f"{error}; {instead} instead of --resume begins anew with {files.model.name}"
+        elif not files.checkpoint.exists():
+            error = f"{error}; begin without --resume"
         raise ValueError(error) from None
     args = options.parse_resumed(argv, files.checkpoint, resumed)
     _refuse_logs_of_another_run(args, resumed, files.checkpoint)
@@ -95,6 +97,12 @@ class Locks:
         before, self.held[path] = self.held.get(path), (lock, path.stat())
         if before:
             before[0].release()
+
+    def check(self) -> None:
+        """Ask for those that are there, and make none."""
+        for path in filter(Path.exists, self.paths):
+            with filelock.FileLock(path, blocking=False):
+                pass
 
     def keep(self) -> None:
         """Take those anew that somebody has removed, or another run could take them, too."""

@@ -9,11 +9,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is import
 
 import argparse
 import contextlib
+import difflib
 import enum
 import logging
 import logging.handlers
 import math
 import multiprocessing
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +50,10 @@ class LineParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=Help, **kwargs)
 
     def error(self, message: str):
+        unknown = re.match(r"unrecognized arguments: (--\S+)", message)
+        if unknown:
+            near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
+            message += "".join(f"; the nearest is {name}" for name in near)
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -82,8 +88,19 @@ def _number(convert: Callable[[str], float], accept: Callable[[float], bool], wh
     return parse
 
 
-positive_int = _number(int, lambda x: x > 0, "a whole number above 0")
-natural_int = _number(int, lambda x: x >= 0, "a whole number, 0 or more")
+def whole(text: str) -> int:
+    """'2000000', '2M', '500k' or '2e6'. ValueError for anything else."""
+    unit = {"k": 1_000, "M": 1_000_000}.get(text[-1:])
+    if unit is None and "e" not in text.lower():
+        return int(text)
+    value = float(text[:-1] if unit else text) * (unit or 1)
+    if not value.is_integer():
+        raise ValueError
+    return int(value)
+
+
+positive_int = _number(whole, lambda x: x > 0, "a whole number above 0")
+natural_int = _number(whole, lambda x: x >= 0, "a whole number, 0 or more")
 seed_int = _number(int, lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 natural_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")

@@ -351,7 +351,7 @@ def test_nothing_is_saved_while_the_newest_gradient_of_a_worker_is_not_finite(tr
     for norm in (math.nan, 40.0):
         with contextlib.suppress(FloatingPointError):
             run.server.report_gradient(1, norm)
-        run.server.report(1, steps=1)
+        run.server.report(1, steps=1, updates=1)
         run.saved_at -= 3600
         run.save_when_due(logger)
         saved = run.files.checkpoint.read_bytes() != before

@@ -1,5 +1,6 @@
 """Lines for the terminal and the log, where one of them cannot be written."""
 
+import argparse
 import errno
 import io
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import options
 import utils
 from utils import Output, close_logger, setup_logger
 
@@ -20,6 +22,25 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="Linux has it")
 
 def test_counted_nouns():
     assert [utils.count(n, "game") for n in (0, 1, 2)] == ["0 games", "1 game", "2 games"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("2000000", 2_000_000), ("2M", 2_000_000), ("2e6", 2_000_000), ("2.5k", 2500)]
+)
+def test_whole_numbers_may_have_units(text, number):
+    assert utils.positive_int(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "M", "1e999", "-1", "nan", "", "1e-3", "infM", "0.0005k"])
+def test_what_is_no_whole_number_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number above 0"):
+        utils.positive_int(text)
+
+
+def test_a_misspelt_option_ends_with_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        options.build_parser().parse_args(["--max-step", "100"])
+    assert capsys.readouterr().err.endswith(": --max-step 100; the nearest is --max-steps\n")
 
 
 @needs_full
