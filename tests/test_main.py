@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -358,6 +359,35 @@ def test_nothing_is_saved_while_the_newest_gradient_of_a_worker_is_not_finite(tr
         assert saved == math.isfinite(norm)
     close_logger(logger)
     assert run.files.log.read_text().count("cannot save: the training has diverged") == 1
+
+
+def test_a_stop_while_the_disk_is_full_is_one_line_about_what_is_there(
+    trained, monkeypatch, capsys
+):
+    finish, saved = main.finish, Path("trained_models/Pong-v0.ckpt")
+
+    def finish_on_a_full_disk(*arguments):
+        before.append(saved.read_bytes())
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))
+        try:
+            return finish(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(main, "finish", finish_on_a_full_disk)
+    before: list[bytes] = []
+    options = ["--resume", "--max-steps", "1300", "--eval-interval", "600"]
+    assert main.main(options, StopSignal()) == 1
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    steps = checkpoint.load_checkpoint(saved)["steps"]
+    assert shown.out.splitlines()[-1].endswith(
+        "stopped, not saved: [Errno 27] File too large; "
+        f"--resume goes on from agent step {steps}, {saved}"
+    )
+    assert [saved.read_bytes()] == before
 
 
 def test_the_log_stays_when_a_run_whose_workers_die_is_stopped(tmp_path, command):
