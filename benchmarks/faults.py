@@ -70,7 +70,7 @@ def backward(self, *arguments, original=network.FastNetwork.backward):
     self.model.conv1.bias.grad[0] = float("nan")
 
 import os
-network.FastNetwork.backward = network.PlainNetwork.backward = backward
+network.FastNetwork.backward = backward
 """
 
 
@@ -606,7 +606,8 @@ def refused(folder: Path, outcome: Outcome, times: int, wrap: str) -> Outcome:
             if run.process.returncode == 77:
                 raise Skip("no permission to mount")
             outcome.survived += run.process.returncode == 0 or one_line(run)
-            outcome.note = run.text().strip().splitlines()[-1]
+            refusal = run.text().strip().splitlines()[-1]
+            outcome.note = refusal if run.process.returncode else "it runs"
             outcome.leftovers |= run.leftovers()
     return outcome
 

@@ -182,7 +182,7 @@ def test_a_checkpoint_from_before_schedules_goes_on_with_its_numbers():
         ("one_game.PongDeterministic", "lr = 1", "", "no game; the nearest is "),
         ("every_run.Pong", "lr = 1", "", "games have their tables in one_game and several_games"),
         ("every_run", "gama = 0.9", "gama", "no option of a recipe; the nearest is gamma"),
-        ("every_run", "log_dir = 'x'", "log_dir", "no option of a recipe; the nearest is "),
+        ("every_run", "log_dir = 'x'", "log_dir", "no option of a recipe"),
         ("one_game.Pong", "lr = 0", "lr", "'0' is not a number above 0"),
         ("one_game", "lr = nan", "lr", "'nan' is not a number above 0"),
         ("one_game", "lr = '3e-4'", "lr", "'3e-4' is of the wrong type"),

@@ -25,7 +25,8 @@ def test_counted_nouns():
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("2000000", 2_000_000), ("2M", 2_000_000), ("2e6", 2_000_000), ("2.5k", 2500)]
+    ("text", "number"),
+    [("2000000", 2_000_000), ("2M", 2_000_000), ("2e6", 2_000_000), ("2.5k", 2500)],
 )
 def test_whole_numbers_may_have_units(text, number):
     assert utils.positive_int(text) == number
