@@ -50,8 +50,8 @@ def require_shared_memory(size: int) -> None:
     free = status.f_bavail * status.f_frsize
     if size + SPARE_SHARED_MEMORY > free:
         raise ValueError(
-            f"the run needs {size // 2**20} MB of shared memory, but {SHARED_MEMORY} has "
-            f"{free / 2**20:.0f} MB free; a container wants a larger --shm-size"
+            f"the run needs {-(-(size + SPARE_SHARED_MEMORY) // 2**20)} MB of shared memory, but "
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free; a container wants a larger --shm-size"
         )
 
 
