@@ -328,7 +328,8 @@ def why_plain(model: nn.Module) -> str:
     if not fits_kernels(model):
         return "model.py makes another network than kernels.py computes"
     try:
-        compile_kernels()
+        with torch.random.fork_rng(devices=[]):
+            compile_kernels()
     except Exception as error:  # Numba and LLVM may fail in any way
         return "Numba does not compile (" + str(error).strip().split("\n")[0] + ")"
     if not kernels_agree(model):

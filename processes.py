@@ -27,6 +27,7 @@ START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_met
 START_SECONDS = 20  # to start one process; the fork server may just have been killed
 HANG_SECONDS = 300  # without a step, after which a process counts as dead
 FIRST_STEP_SECONDS = 900  # the same before its first step: many start slowly on few cores
+_ENVIRONMENT: dict[str, str] = {}  # of the fork server; see child_context
 SOCKET_FOLDER = 75  # bytes of a temporary folder's name; a socket's whole name has at most 107
 
 
@@ -41,9 +42,9 @@ def child_context(plain: bool) -> multiprocessing.context.BaseContext:
         context.set_forkserver_preload(["preload"])
         # Where the fork server looks for `preload`: here and, since it runs as `python -c`, not in
         # the current folder, which may hold modules with the names of ours.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        os.environ["PYTHONSAFEPATH"] = "1"
-        os.environ["A3C_PLAIN"] = "1" if plain else ""  # for `preload`
+        _ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        _ENVIRONMENT["PYTHONSAFEPATH"] = "1"
+        _ENVIRONMENT["A3C_PLAIN"] = "1" if plain else ""  # for `preload`
         _find_place_for_a_socket()
     return context
 
@@ -72,7 +73,7 @@ def start_child(
         process = make()
         try:
             if START_METHOD == "forkserver":
-                with _stop_signals_blocked():
+                with _environment_of_the_fork_server(), _stop_signals_blocked():
                     forkserver.ensure_running()
                 process.start()  # waits until the fork server has loaded what it needs
             else:
@@ -91,6 +92,21 @@ def end_fork_server() -> None:
     """End it, so that a start_child that waits for it need not wait until it has loaded."""
     if forkserver._forkserver._forkserver_pid:  # else there is none
         os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _environment_of_the_fork_server() -> Iterator[None]:
+    """For as long as it is started; other programs that this one starts have no use for it."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -1,8 +1,24 @@
 """How processes begin and are found to hang."""
 
+import os
+
 import pytest
 
 import processes
+
+
+def test_the_environment_of_the_fork_server_is_its_own(monkeypatch):
+    """Or whatever else this process starts would find our modules, and not its own."""
+    found = {}
+    monkeypatch.setattr(processes.forkserver, "ensure_running", lambda: found.update(os.environ))
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    before = dict(os.environ)
+    context = processes.child_context(plain=True)
+    monkeypatch.setattr(context.Process, "start", lambda self: None)
+    processes.start_child(context.Process)
+    assert (found["PYTHONSAFEPATH"], found["A3C_PLAIN"]) == ("1", "1")
+    assert dict(os.environ) == before
 
 
 def test_a_process_that_cannot_be_started_at_once_is_tried_again_while_it_is_wanted(monkeypatch):
