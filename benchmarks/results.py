@@ -60,9 +60,11 @@ def add(evaluation: Path) -> None:
     checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def score(mean: float, error: float) -> str:
-    """Two decimals below 100, one below 1,000, none above."""
+def score(mean: float, error: float | None) -> str:
+    """Two decimals below 100, one below 1,000, none above. error: None, it is one single game."""
     decimals = sum(abs(mean) < limit for limit in (100, 1000))
+    if error is None:
+        return f"{mean:,.{decimals}f} (one game)"
     return f"{mean:,.{decimals}f} ± {error:.{decimals}f}"
 
 
