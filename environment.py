@@ -30,7 +30,7 @@ from ale_py.env import AtariEnv
 from ale_py.registration import rom_id_to_name
 from gymnasium.wrappers import TimeLimit
 
-# The ROMs of ale-py that have no game for one player; they are in its multi-player interface alone.
+# The ROMs of ale-py whose games want several players.
 MULTI_PLAYER = ("combat", "joust", "maze_craze", "warlords")
 IDLE_STEPS = 10_000  # agent steps, 11 minutes of play; see idle_limit
 SKIP_RATE = 4  # frames per agent step of NoFrameskip ids, if nothing else is said
