@@ -260,7 +260,7 @@ def find_model(
 
 def introduce(path: Path, description: dict | None, env_id: str) -> list[str]:
     """Lines about loaded weights: whose they are, what they have had, and if for another game."""
-    shipped = path.resolve().is_relative_to(PUBLISHED.resolve()) or "results" in (description or {})
+    shipped = path.resolve().is_relative_to(PUBLISHED.resolve())
     whose = "published" if shipped else "a run's own"
     lines = [f"{path}: {whose} weights, {in_words(all_steps(description))} agent steps"]
     trained_on = (description or {}).get("env", env_id)

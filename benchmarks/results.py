@@ -20,7 +20,6 @@ import tomllib
 
 import checkpoint
 
-MODELS = Path(__file__).parents[1] / "trained_models"
 REFERENCES = Path(__file__).with_name("references.toml")
 KEYS = ("policy", "seed", "episodes", "mean", "standard_error")
 HEADER = """\
@@ -29,12 +28,8 @@ HEADER = """\
 
 
 def published() -> list[Path]:
-    """The descriptions of the models in the table, those of further seeds left out.
-
-    A model that lies where runs write is one as long as no run has put its own in its place.
-    """
-    paths = sorted([*MODELS.glob("published/*.json"), *MODELS.glob("*-v0.json")])
-    return [path for path in paths if "results" in json.loads(path.read_text(encoding="utf-8"))]
+    """The descriptions of the models in the table; further seeds lie in folders below."""
+    return sorted(checkpoint.PUBLISHED.glob("*.json"))
 
 
 def add(evaluation: Path) -> None:
@@ -76,7 +71,8 @@ def hours(description: dict | None) -> float:
     return seconds / 3600
 
 
-def row(description: dict, references: dict) -> str:
+def row(description: dict, references: dict) -> list[str]:
+    """The model's row, and that of the default recipe where the model had another."""
     env_id, results = description["env"], description["results"]
 
     def of(policy: str) -> str:
@@ -87,12 +83,18 @@ def row(description: dict, references: dict) -> str:
     def reference(kind: str) -> str:
         return score(*references[kind][env_id]) if env_id in references[kind] else ""
 
-    steps = checkpoint.all_steps(description) / 1e6
-    cells = (
-        env_id, reference("random"), of("greedy"), of("sampled"), reference("classic"),
-        f"{steps:.1f} M", f"{hours(description):.1f}",
-    )  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
+    def line(name: str, greedy: str, sampled: str, steps: int, hours: float) -> str:
+        figures = reference("random"), greedy, sampled, reference("classic")
+        return "| " + " | ".join((name, *figures, f"{steps / 1e6:.1f} M", f"{hours:.1f}")) + " |"
+
+    steps, took = checkpoint.all_steps(description), hours(description)
+    found = references["default"].get(env_id)
+    if found is None:
+        return [line(env_id, of("greedy"), of("sampled"), steps, took)]
+    return [
+        line(f"{env_id}, defaults", found["greedy"], "", found["agent_steps"], found["hours"]),
+        line(f"{env_id}, tuned", of("greedy"), of("sampled"), steps, took),
+    ]
 
 
 def table() -> list[str]:
@@ -100,7 +102,7 @@ def table() -> list[str]:
     descriptions = [json.loads(path.read_text(encoding="utf-8")) for path in published()]
     order = list(references["random"])
     descriptions.sort(key=lambda d: order.index(d["env"]))
-    return [*HEADER.split("\n"), *(row(d, references) for d in descriptions)]
+    return [*HEADER.split("\n"), *(line for d in descriptions for line in row(d, references))]
 
 
 def main() -> None:

@@ -27,16 +27,10 @@ STEPS = 1000
 
 
 def published() -> list[str]:
-    """Weights that come with the suite, without .dat; those of one's own runs are none of them."""
-    listed = ""
-    if shutil.which("git"):  # and if this is a checkout
-        command = ["git", "ls-files", "trained_models/"]
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
-    paths = {*map(ROOT.joinpath, listed.splitlines()), *checkpoint.PUBLISHED.glob("*.dat")}
+    """Weights that come with the suite, without .dat."""
     return sorted(
-        path.relative_to(ROOT).with_suffix("").as_posix()
-        for path in paths
-        if path.suffix == ".dat" and path.exists()
+        path.relative_to(checkpoint.PUBLISHED).with_suffix("").as_posix()
+        for path in checkpoint.PUBLISHED.glob("**/*.dat")
     )
 
 
@@ -44,13 +38,22 @@ every_model = pytest.mark.parametrize("name", published())
 
 
 def load(name):
-    path = ROOT / f"{name}.dat"
+    path = checkpoint.PUBLISHED / f"{name}.dat"
     return path, *checkpoint.load_model(path)  # compares the sha256
 
 
-def test_the_games_of_the_readme_are_published():
-    found = {Path(name).name for name in published()}
-    assert found >= {"Pong-v0", "Breakout-v0", "MsPacman-v0"}
+def test_each_game_of_the_table_of_results_has_published_weights():
+    described = {path.stem for path in checkpoint.PUBLISHED.glob("*.json")}
+    assert described == {name for name in published() if "/" not in name}
+    assert described >= {"Pong-v0", "Breakout-v0", "MsPacman-v0"}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_nothing_tracked_lies_where_runs_write():
+    command = ["git", "ls-files", "trained_models/", "logs/"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    others = [path for path in tracked.splitlines() if "/published/" not in path]
+    assert others == ["logs/.gitkeep"]
 
 
 @every_model

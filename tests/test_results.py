@@ -13,6 +13,8 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import results
 
+import checkpoint
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -47,7 +49,7 @@ def test_the_readme_is_short():
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
     shutil.copy(ROOT / "trained_models/published/Pong-v0.json", tmp_path)
-    monkeypatch.setattr(results, "MODELS", tmp_path)
+    monkeypatch.setattr(checkpoint, "PUBLISHED", tmp_path)
     return tmp_path
 
 
