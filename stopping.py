@@ -22,8 +22,8 @@ class StopSignal:
     Installed explicitly, because the background jobs of a shell script start with SIGINT ignored.
     A hang-up stops too, unless it was ignored when the program started (nohup).
 
-    at_once: the first one ends the program, too, with exit code 0; as long as there is nothing
-    to save.
+    at_once: the first one ends the program, too, with a line and exit code 0; as long as there is
+    nothing to save.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -44,6 +44,7 @@ class StopSignal:
     def _handle(self, number, frame) -> None:
         now = time.monotonic()
         if self.at_once:
+            os.write(2, b"stopped before anything had begun\n")
             os._exit(0)  # an exception in the middle of loading a C++ library would abort
         if not self.received:
             self.received, self.first = True, now

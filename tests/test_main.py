@@ -545,6 +545,7 @@ def test_ctrl_c_during_start_up_stops_without_traceback(trained, command, delay)
     assert run.interrupt() < 10
     assert run.process.returncode == 0
     assert "Traceback" not in run.text()
+    assert "stopped" in run.text()
     run.wait_for(lambda: not run.children(), 5)
     if ", saved " not in run.text():  # a slip of the keyboard costs nothing
         assert (trained / "trained_models/Pong-v0.dat").read_bytes() == before

@@ -1,9 +1,11 @@
 """The README's figures are those of the published models, and it stays a page or two."""
 
+import csv
 import itertools
 import json
 import re
 import shutil
+import statistics
 import sys
 from pathlib import Path
 
@@ -44,6 +46,37 @@ def test_the_readme_is_short():
     lines = README.splitlines()
     assert len(lines) <= 160
     assert max(map(len, lines)) <= 120
+
+
+def evaluations(curve: str) -> list[tuple[float, float]]:
+    """Minutes and mean score of each evaluation of a kept curve."""
+    with open(ROOT / "benchmarks/curves" / curve, encoding="utf-8") as file:
+        games = [(float(r["seconds"]) / 60, float(r["score"])) for r in csv.DictReader(file)]
+    grouped = itertools.groupby(games, key=lambda game: game[0])
+    return [(at, statistics.mean(score for _, score in group)) for at, group in grouped]
+
+
+def test_what_tonight_brings_is_what_the_kept_curves_say():
+    def score_at(minutes: float) -> float:
+        return min(curve, key=lambda point: abs(point[0] - minutes))[1]
+
+    def numbers(text: str) -> list[float]:
+        return [float(number) for number in re.findall(r"\d+(?:\.\d)?", text)]
+
+    tonight = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")[1:]
+        for line in README.split("## What tonight brings")[1].split("- Speed")[0].splitlines()
+        if line.startswith("| ")
+    }
+    curve = evaluations("Breakout-v0.first-run.csv")
+    (_, then, end), expected = tonight["Breakout-v0"], [(10, 50), (21, 130), (32, 300)]
+    assert numbers(then) + numbers(end) == [50, 10, 130, 21, 300, 32]
+    assert all(abs(score_at(at) - score) < 1 for at, score in expected)
+    curve = evaluations("Pong-v0.third-run.csv")
+    first, then, end = tonight["Pong-v0"]
+    assert numbers(first) + numbers(then) + numbers(end) == [0, 20, 12, 18, 1.8]
+    assert score_at(20) > 0
+    assert (round(score_at(60)), round(score_at(108))) == (12, 18)
 
 
 @pytest.fixture
