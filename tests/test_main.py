@@ -20,6 +20,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from games import Recall
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoint
@@ -626,6 +627,48 @@ def test_a_killed_fork_server_is_replaced_with_everything_that_came_from_it(comm
     assert run.interrupt() < 10
     assert run.process.returncode == 0
     assert "Traceback" not in run.text()
+
+
+def test_a_memory_game_is_learned_while_a_worker_is_killed_every_few_seconds(tmp_path):
+    """main.py with tests/games.py's Recall for Pong; by chance a player scores 0."""
+    best = Recall.TRIALS
+    script = tmp_path / "recall.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = [{str(PROJECT)!r}, {str(Path(__file__).parent)!r}]\n"
+        "from stopping import StopSignal\n"
+        "import games, main, run\n"
+        "def make_env(*_, seed=None, max_idle_steps=None, render_mode=None):\n"
+        "    return games.Recall()\n"
+        "main.MAX_REPLACEMENTS = 1000\n"
+        "run.make_env = make_env\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(main.main(sys.argv[1:], StopSignal(at_once=True).install()))\n"
+    )
+    options = "--workers 2 --envs-per-worker 4 --num-steps 5 --hidden-size 64 --seed 3 --lr 1e-3"
+    options += " --gamma 0.2 --value-coef 0.1 --eval-episodes 16 --eval-interval 0"
+    run = Command(tmp_path, *options.split(), script=script)
+    kills = 0
+    try:
+        run.wait_for(run.learning)
+
+        def steps_and_score() -> tuple[int, float]:
+            found = re.findall(r"episode reward ([-\d.]+), .*agent steps (\d+)", run.text())
+            return int(found[-1][1]), float(found[-1][0])
+
+        while kills < 5 or steps_and_score()[1] < 0.9 * best:
+            workers = run.children("Train Agent: ")
+            os.kill(workers[kills % len(workers)], signal.SIGKILL)
+            kills += 1
+            steps, _ = steps_and_score()
+            run.wait_for(lambda: len(run.children("Train Agent: ")) == 2)
+            run.wait_for(lambda before=steps: steps_and_score()[0] > before + 300)
+        assert run.interrupt() < 10
+        assert run.process.returncode == 0
+    finally:
+        for pid in [*run.children(), run.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.process.wait()
 
 
 def command_line(pid: int) -> str:
