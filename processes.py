@@ -9,6 +9,8 @@ os.environ.setdefault("SPT_NOENV", "1")  # or a title wipes out the environment 
 
 import contextlib
 import multiprocessing
+import multiprocessing.util
+import shutil
 import signal
 import sys
 import tempfile
@@ -69,6 +71,7 @@ def start_child(
     OSError: it could not be started within START_SECONDS.
     """
     deadline = time.monotonic() + START_SECONDS
+    multiprocessing.util.get_temp_dir()  # made now, so that each child knows it
     while True:
         process = make()
         try:
@@ -148,6 +151,8 @@ def become_child(title: str, errors_to: str | None = None) -> None:
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
+    # The parent's own, with the socket of the fork server, which nobody else takes away now.
+    shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
     os._exit(1)
 
 

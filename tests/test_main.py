@@ -1053,8 +1053,13 @@ def test_rows_that_are_dropped_again_and_again_are_all_kept(trained, monkeypatch
         assert checkpoint.read_csv(checkpoint.dropped(path)) == [newer] * (resumes - 1)
 
 
-def test_every_training_game_of_the_steps_that_count_is_in_its_csv_once(tmp_path, command):
+def test_every_training_game_of_the_steps_that_count_is_in_its_csv_once(
+    tmp_path, command, monkeypatch
+):
     """Through an end, a kill -9 of the main process and two resumes. Games of 40 steps."""
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     csv, path = tmp_path / "logs/Pong-v0.training.csv", tmp_path / "trained_models/Pong-v0.ckpt"
 
     def saved() -> int:
@@ -1077,6 +1082,7 @@ def test_every_training_game_of_the_steps_that_count_is_in_its_csv_once(tmp_path
     expected += range(ended + 40, killed + 1, 40)
     assert [end for end in ends() if end <= killed] == expected
     second.wait_for(lambda: not second.children(), 10)
+    assert list(temporary.glob("pymp-*")) == []  # the folder of the fork server's socket
 
     third = command("--resume", "--max-steps", str(killed + 300))
     assert third.process.wait(timeout=120) == 0, third.text()
