@@ -4,6 +4,7 @@
     python benchmarks/faults.py                         # as often as a table for print wants
     python benchmarks/faults.py --only worker disk      # faults with one of these words
     python benchmarks/faults.py --soak 60 --picture soak.png
+    python benchmarks/faults.py --stops 20
 
 A small network plays Pong with two workers. Each fault is one function below. The table says how
 often it was injected and survived, what was lost (agent steps that had been counted, files that can
@@ -21,6 +22,7 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -770,6 +772,29 @@ def soak(minutes: float, kill_every: float, picture: Path | None) -> None:
         draw(samples, picture)
 
 
+def stops(times: int) -> None:
+    """From Ctrl-C to the end of the program, with the real network."""
+    print("| workers | stops | median, s | worst, s |\n|---|---|---|---|")
+    for workers in (2, 32):
+        seconds = []
+        for _ in range(times):
+            with (
+                tempfile.TemporaryDirectory(prefix="f-") as folder,
+                training(Path(folder, "r"), "--workers", str(workers)) as run,
+            ):
+                run.wait_for(
+                    lambda run=run, n=workers: len(run.children("Train Agent: ")) == n
+                    and "first update" in run.text(),
+                    "it learns",
+                )
+                time.sleep(random.uniform(0, 2))  # any moment of a rollout
+                seconds.append(run.end())
+                if run.process.returncode or "saved" not in run.text():
+                    raise SystemExit(run.text()[-3000:])
+        median, worst = statistics.median(seconds), max(seconds)
+        print(f"| {workers} | {times} | {median:.1f} | {worst:.1f} |", flush=True)
+
+
 def draw(samples: list[Sample], path: Path) -> None:
     import matplotlib
 
@@ -801,12 +826,16 @@ def main() -> int:
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="train so long instead")
     parser.add_argument("--kill-every", type=float, default=300.0, help="seconds, in the soak")
     parser.add_argument("--picture", type=Path, help="of the soak, a .png")
+    parser.add_argument("--stops", type=int, metavar="N", help="time Ctrl-C so often instead")
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # no training outlives this script
         signal.signal(number, lambda *_: sys.exit(1))
     random.seed(args.seed)
     if args.soak:
         soak(args.soak, args.kill_every, args.picture)
+        return 0
+    if args.stops:
+        stops(args.stops)
         return 0
     return 0 if table(args.quick, args.only) else 1
 
