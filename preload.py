@@ -1,12 +1,15 @@
 """What every worker needs, loaded once: the fork server imports this and all others fork from it.
 
-They then share its memory instead of filling their own, and start at once.
+They then share its memory instead of filling their own, and start at once. The fork server outlives
+them and the main process, and clears up if that was killed.
 """
 
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
 
+import atexit
 import gc
 import os
+import shutil
 
 import torch
 
@@ -14,6 +17,7 @@ import network
 import test  # noqa: F401
 import train  # noqa: F401
 
+atexit.register(shutil.rmtree, os.environ["A3C_SOCKET_FOLDER"], ignore_errors=True)
 torch.set_num_threads(1)  # a thread would not survive the fork
 if not os.environ.get("A3C_PLAIN"):
     network.compile_kernels()

@@ -10,7 +10,6 @@ os.environ.setdefault("SPT_NOENV", "1")  # or a title wipes out the environment 
 import contextlib
 import multiprocessing
 import multiprocessing.util
-import shutil
 import signal
 import sys
 import tempfile
@@ -48,6 +47,7 @@ def child_context(plain: bool) -> multiprocessing.context.BaseContext:
         _ENVIRONMENT["PYTHONSAFEPATH"] = "1"
         _ENVIRONMENT["A3C_PLAIN"] = "1" if plain else ""  # for `preload`
         _find_place_for_a_socket()
+        _ENVIRONMENT["A3C_SOCKET_FOLDER"] = multiprocessing.util.get_temp_dir()  # for `preload`
     return context
 
 
@@ -71,7 +71,6 @@ def start_child(
     OSError: it could not be started within START_SECONDS.
     """
     deadline = time.monotonic() + START_SECONDS
-    multiprocessing.util.get_temp_dir()  # made now, so that each child knows it
     while True:
         process = make()
         try:
@@ -151,8 +150,6 @@ def become_child(title: str, errors_to: str | None = None) -> None:
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
-    # The parent's own, with the socket of the fork server, which nobody else takes away now.
-    shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
     os._exit(1)
 
 

@@ -58,7 +58,10 @@ run.CHECKPOINT_SECONDS = 2
 if __name__ == "__main__":
     sys.exit(main.main(sys.argv[1:], StopSignal(at_once=True).install()))
 """
-SHORT_PATIENCE = f"processes.HANG_SECONDS = {HANG_SECONDS}"
+SHORT_PATIENCE = f"""
+processes.HANG_SECONDS = {HANG_SECONDS}
+processes.FIRST_STEP_SECONDS = 60
+"""
 SAVE_ALWAYS = "run.CHECKPOINT_SECONDS = 0"
 # The next gradient is not a number, as soon as there is a file of this name, which it takes away.
 NAN = "next-gradient-is-nan"
