@@ -312,7 +312,7 @@ def worker_hangs(folder: Path, times: int) -> Outcome:
         os.kill(victim, signal.SIGSTOP)
         return lambda: victim not in run.children()
 
-    outcome = Outcome("SIGSTOP of a worker", note=f"patience {HANG_SECONDS} s")
+    outcome = Outcome("SIGSTOP of a worker", note=f"patience {HANG_SECONDS} s, 60 s before a first step")
     with training(folder, *SMALL, patches=SHORT_PATIENCE) as run:
         run.learn()
         for _ in range(times):
@@ -687,7 +687,7 @@ FAULTS: dict[Callable[[Path, int], Outcome], tuple[int, int]] = {
 
 def table(quick: bool, words: list[str]) -> bool:
     """Print it, a row after each fault; False if something was not survived."""
-    print("| fault | injected | survived | lost | s | left over | |")
+    print("| fault | injected | survived | lost | s | left over | note |")
     print("|---|---|---|---|---|---|---|", flush=True)
     well = True
     for fault, times in FAULTS.items():
