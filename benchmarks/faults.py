@@ -312,7 +312,8 @@ def worker_hangs(folder: Path, times: int) -> Outcome:
         os.kill(victim, signal.SIGSTOP)
         return lambda: victim not in run.children()
 
-    outcome = Outcome("SIGSTOP of a worker", note=f"patience {HANG_SECONDS} s, 60 s before a first step")
+    note = f"patience {HANG_SECONDS} s, 60 s before a first step"
+    outcome = Outcome("SIGSTOP of a worker", note=note)
     with training(folder, *SMALL, patches=SHORT_PATIENCE) as run:
         run.learn()
         for _ in range(times):
