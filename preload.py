@@ -14,10 +14,12 @@ import shutil
 import torch
 
 import network
+import processes
 import test  # noqa: F401
 import train  # noqa: F401
 
 atexit.register(shutil.rmtree, os.environ["A3C_SOCKET_FOLDER"], ignore_errors=True)
+processes.offer_to_die(250)  # a child, until it says more, and this before the main process
 torch.set_num_threads(1)  # a thread would not survive the fork
 if not os.environ.get("A3C_PLAIN"):
     network.compile_kernels()

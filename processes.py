@@ -124,6 +124,15 @@ def _stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
+def offer_to_die(score: int) -> None:
+    """Where memory runs out, the system is to end this process before those with a lower score.
+
+    The main process has 0, so it is not the first, although the largest. On Linux alone.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
 def become_child(title: str, errors_to: str | None = None) -> None:
     """What a child process does first.
 
@@ -137,8 +146,7 @@ def become_child(title: str, errors_to: str | None = None) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     setproctitle.setproctitle(title)
-    with contextlib.suppress(OSError):  # Linux: where memory runs out, not main is to go first
-        Path("/proc/self/oom_score_adj").write_text("500")
+    offer_to_die(500)
     if errors_to is not None:
         file = os.open(errors_to, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         for terminal in (1, 2):

@@ -620,6 +620,12 @@ def test_a_killed_fork_server_is_replaced_with_everything_that_came_from_it(comm
         before = run.children("Train Agent: ") + run.children("Test Agent")
         # What it has just made has its name, too.
         server = min(pid for pid in run.children() if "forkserver" in command_line(pid))
+        # Where memory runs out, the system takes workers before it, and it before main.
+        scores = [
+            int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+            for pid in (run.process.pid, server, before[0])
+        ]
+        assert scores == sorted(set(scores))
         os.kill(server, signal.SIGKILL)
         run.wait_for(lambda n=kills: run.text().count("worker 1 died") == n)
         run.wait_for(lambda old=before: not set(run.children()) & set(old))
