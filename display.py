@@ -222,7 +222,10 @@ class Display:
             f"   [dim]of {count(playing.games, 'game')} with sampled actions[/]",
         )
         table.add_row(
-            "policy", f"entropy {number(learning.entropy)}   value {number(learning.value)}"
+            "policy",
+            f"entropy {number(learning.entropy)}   deviation "
+            f"{number(learning.policy_deviation, '.4f')}   value {number(learning.value)}   "
+            f"mean |cx| {number(learning.cell)}",
         )
         table.add_row(
             "gradient",

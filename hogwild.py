@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 # What a worker counts: of all its steps, ...
 COUNTS = ("steps", "updates", "games")  # agent steps, updates, finished training games
-# ... sums over its updates (four means over the steps of one update; the gradient's norm before
-# clipping; 1 if it was clipped; the step size) ...
+# ... sums over its updates (three means over the steps of one update; the deviation of an action's
+# probability between them, mean over the actions; mean |cx| of the LSTM after them; the mean value;
+# the gradient's norm before clipping; 1 if it was clipped; the step size) ...
 OF_UPDATES = (
-    "policy_loss", "value_loss", "entropy", "value", "grad_norm", "clipped", "learning_rate",
+    "policy_loss", "value_loss", "entropy", "policy_deviation", "cell", "value", "grad_norm",
+    "clipped", "learning_rate",
 )  # fmt: skip
 OF_GAMES = ("score", "length")  # ... and over its finished games, raw points and agent steps.
 # Whether its newest gradient was not finite: 1, until one is.
@@ -165,6 +167,10 @@ class Hogwild:
         # gradient is applied twice.
         self.parameter.grad = gradient.to(self.parameter.device)
         optimizer.step()
+
+    def approach(self, place: int, target: Tensor, share: float) -> None:
+        """Move the weight at this place of the vector by a share of its way to `target`."""
+        self.parameter.detach()[place].lerp_(target, share)
 
     def report(self, rank: int, **figures: float) -> None:
         """Add to these figures of this worker."""

@@ -43,7 +43,7 @@ import messages
 import network
 from display import Display, can_show
 from hogwild import Hogwild
-from monitor import Figures, Snapshot, require
+from monitor import Figures, SamePolicy, Snapshot, require
 from processes import Pulse, child_context, end_fork_server, how, start_child
 from run import Run, load_options, make_folders
 from test import test_process
@@ -209,6 +209,7 @@ def watch(
     """
     server, args = run.server, run.args
     started, last = time.monotonic(), Snapshot.of(server)
+    same_policy = SamePolicy(server.steps)
     next_report = math.inf  # until the first update
     while True:
         processes.wait(0.2)
@@ -230,7 +231,10 @@ def watch(
             last, next_report = Snapshot.of(server), now + PROGRESS_SECONDS[0]
         if now >= next_report:
             snapshot = Snapshot.of(server)
-            logger.info(messages.progress(server, Figures.between(last, snapshot)))
+            figures = Figures.between(last, snapshot)
+            logger.info(messages.progress(server, figures))
+            if same_policy.check(server.steps, figures):
+                logger.error(messages.same_policy(figures))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
         run.write_tensorboard(logger)
         if display:

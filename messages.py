@@ -8,7 +8,7 @@ from pathlib import Path
 import checkpoint
 import options
 from hogwild import Hogwild
-from monitor import Figures
+from monitor import SAME_STEPS, Figures
 from run import Run
 from utils import available_cores, count, format_time, memory_limit
 
@@ -72,7 +72,17 @@ def progress(server: Hogwild, figures: Figures) -> str:
     )
     if figures.games:
         line += f", mean score of the last {figures.games}: {figures.score:.2f}"
+    line += f", policy deviation {figures.policy_deviation:.4f}, mean |cx| {figures.cell:.2f}"
     return line
+
+
+def same_policy(figures: Figures) -> str:
+    """What the log says of a run for which monitor.SamePolicy does."""
+    return (
+        f"the policy has been one and the same in all observations for {SAME_STEPS:,} agent steps "
+        f"(deviation {figures.policy_deviation:.0e}, mean |cx| of the LSTM {figures.cell:.1f}): "
+        "nothing is learned any more; begin anew with --value-mean-step 0.1 or a lower --lr"
+    )
 
 
 def what_next(run: Run) -> list[str]:

@@ -17,6 +17,10 @@ from torch import nn
 from hogwild import COUNTS, OF_GAMES, OF_UPDATES, Hogwild
 
 TENSORBOARD_SECONDS = 10  # between points of a curve
+# Deviation of the policy between observations below which they are all the same to it: of a new
+# agent, whose actor is small, it is 5e-4 to 3e-3, of a dead LSTM 1e-5 and less.
+SAME_POLICY = 1e-4
+SAME_STEPS = 100_000  # agent steps
 
 
 class Snapshot(NamedTuple):
@@ -36,9 +40,11 @@ class Figures(NamedTuple):
 
     speed: float  # agent steps per second
     games: int  # training games that ended
-    policy_loss: float  # this and the next three: per agent step
+    policy_loss: float  # this and the next two: per agent step
     value_loss: float
     entropy: float  # of the policy, in nats
+    policy_deviation: float  # of an action's probability, between the observations of an update
+    cell: float  # mean |cx| of the LSTM; some tens: it is saturated
     value: float
     grad_norm: float  # before clipping
     clipped: float  # share of the gradients, 0 to 1
@@ -54,6 +60,25 @@ class Figures(NamedTuple):
         means |= {name: new[name] / games if games else math.nan for name in OF_GAMES}
         speed = steps / max(after.second - before.second, 1e-9)
         return cls(speed=speed, games=int(games), **means)
+
+
+class SamePolicy:
+    """Notices a policy that is one and the same in all observations for SAME_STEPS agent steps."""
+
+    def __init__(self, steps: int):
+        self.differed = steps  # when it last differed between observations
+        self.said = False
+
+    def check(self, steps: int, figures: Figures) -> bool:
+        """Whether that is to be said now, once each time.
+
+        figures: since the last call, of a run that is now at so many agent steps.
+        """
+        if not figures.policy_deviation < SAME_POLICY:  # nan: there was no update
+            self.differed, self.said = steps, False
+        due = steps - self.differed >= SAME_STEPS and not self.said
+        self.said |= due
+        return due
 
 
 class Window:
@@ -114,6 +139,8 @@ class TensorBoard:
             "loss/policy": figures.policy_loss,
             "loss/value": figures.value_loss,
             "policy/entropy": figures.entropy,
+            "policy/deviation": figures.policy_deviation,
+            "lstm/mean abs cx": figures.cell,
             "value/mean": figures.value,
             "gradient/norm": figures.grad_norm,
             "gradient/clipped": figures.clipped,

@@ -154,6 +154,13 @@ def _bare_parser() -> LineParser:
         "-vc", "--value-coef", type=natural_float, metavar="VC", help="weight of the value loss"
     )
     learning.add_argument(
+        "--value-mean-step", type=unit_interval, metavar="S",
+        help="share of its way to the mean of the returns that the bias of the value head goes in "
+        "an update; the rest of the network then learns how values differ between the games of a "
+        "worker, so that large returns do not saturate the LSTM; 0: all of it learns all; wants "
+        "several games per worker",
+    )
+    learning.add_argument(
         "--max-grad-norm", type=positive_float, metavar="N",
         help="a gradient with a larger norm is scaled down to it",
     )
@@ -586,6 +593,8 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     defaults = recipe(args.env, args.envs_per_worker, given.get("optimizer"), args.recipe)
     given.update(_make_way(defaults, given) | given)
     _check_together(given)
+    if args.value_mean_step and args.envs_per_worker == 1:
+        raise ValueError("--value-mean-step compares games; give --envs-per-worker 2 or more")
     if args.amsgrad and args.optimizer != "Adam":
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
     if args.adam_eps and args.optimizer != "Adam":

@@ -75,6 +75,18 @@ def returns_and_advantages(
     return returns, advantages
 
 
+def relative_to_others(returns: Tensor, bias: Tensor) -> Tensor:
+    """(T, E) what values learn where the bias of their head follows the mean of the returns.
+
+    A return's difference from the mean of all games at that step, on top of the bias. Nothing in
+    it asks all values to rise: Adam would move every weight of the LSTM at full step for that, far
+    faster than the bias, and saturate it where returns are large. The mean is taken step by step
+    because a return has the fewer rewards in it the later its step, so that within a rollout the
+    errors of all games slope together.
+    """
+    return returns - returns.mean(1, keepdim=True) + bias
+
+
 class Loss(NamedTuple):
     """Parts of the loss, each summed over all steps and games."""
 
@@ -172,6 +184,9 @@ def train(
     num_steps = lengths[rank % len(lengths)]
     network = make_network(model, len(games), num_steps, args.plain)
     player = Player(network, games, args.count_lives, learning=True)
+    if args.value_mean_step:
+        value_bias = model.critic_linear.bias.detach()  # a view of weights
+        bias_place = value_bias.storage_offset()
 
     for row, seed in enumerate(first_seeds):
         player.start(row, seed)
@@ -187,9 +202,11 @@ def train(
         returns, advantages = returns_and_advantages(
             rewards, values, next_values, ended, gamma, args.tau, args.reward_ends_return
         )
+        policy = torch.softmax(logits, -1)
         values.requires_grad_()
         logits.requires_grad_()
-        loss = a3c_loss(values, logits, actions, returns, advantages)
+        targets = relative_to_others(returns, value_bias) if args.value_mean_step else returns
+        loss = a3c_loss(values, logits, actions, targets, advantages)
         d_values, d_logits = torch.autograd.grad(
             loss.total(entropy_coef, args.value_coef), (values, logits)
         )
@@ -200,6 +217,8 @@ def train(
         if norm > args.max_grad_norm:
             gradient *= args.max_grad_norm / norm
         server.push(gradient, rank, lr)
+        if args.value_mean_step:
+            server.approach(bias_place, returns.mean(), args.value_mean_step)
         steps = values.numel()
         server.report(
             rank,
@@ -207,6 +226,8 @@ def train(
             policy_loss=loss.policy.item() / steps,
             value_loss=loss.value.item() / steps,
             entropy=loss.entropy.item() / steps,
+            policy_deviation=policy.flatten(0, 1).std(0, correction=0).mean().item(),
+            cell=player.cx.abs().mean().item(),
             value=values.mean().item(),
             grad_norm=norm,
             clipped=norm > args.max_grad_norm,

@@ -120,6 +120,7 @@ def test_the_display_shows_what_the_run_does(tmp_path):
     view = make_display(tmp_path, 100, 40, "--max-steps", "3000", "--max-grad-norm", "30")
     server = view.server
     server.report(0, steps=500, updates=4, games=2, entropy=6.0, value=-2.0, score=-30.0)
+    server.report(0, policy_deviation=0.05, cell=3.0)
     server.report(1, grad_norm=100.0, clipped=3)
     server.evaluation["last_score"], server.evaluation["best_score"] = -5, -4.5
     server.evaluation["evaluations"] = 1
@@ -130,7 +131,8 @@ def test_the_display_shows_what_the_run_does(tmp_path):
     for words in (
         "1,500 of 3,000", "remaining", "last -5 ", "mean of 2 -10 ", "best -4.5", "score -15.00",
         "8 sampled games each",
-        "entropy 1.50", "value -0.50", "norm 25.0", "75 % clipped at 30", "1 of 2 alive",
+        "entropy 1.50", "deviation 0.0125", "value -0.50", "mean |cx| 0.75",
+        "norm 25.0", "75 % clipped at 30", "1 of 2 alive",
         "-15.0", "0 s ago",
     ):  # fmt: skip
         assert words in text, f"{words} not in\n{text}"

@@ -15,13 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gym_eval
 import main
+import messages
 import monitor
 import plot
 from hogwild import (
     Hogwild,
 )
 from model import A3Clstm, flatten_parameters
-from monitor import Figures, Snapshot, TensorBoard, Window
+from monitor import SAME_STEPS, Figures, SamePolicy, Snapshot, TensorBoard, Window
 from shared_optim import SharedAdam
 from stopping import StopSignal
 
@@ -64,6 +65,26 @@ def test_a_window_forgets_what_is_older(monkeypatch):
         server.report(0, steps=1 if second <= 15 else 5)
         figures = window.read()
     assert figures.speed == pytest.approx(5)
+
+
+def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
+    server, _, _ = make_server()
+    policies, last = SamePolicy(server.steps), Snapshot.of(server)
+    said = []
+    for deviation in (3e-3, *[1e-6] * 12, 3e-3, *[1e-6] * 6, math.nan, *[1e-6] * 6):
+        updates = 0 if math.isnan(deviation) else 4
+        deviations = 4 * deviation if updates else 0.0
+        server.report(
+            0, steps=SAME_STEPS // 5, updates=updates, policy_deviation=deviations, cell=160.0
+        )
+        now = Snapshot.of(server)
+        figures, last = Figures.between(last, now), now
+        if policies.check(server.steps, figures):
+            said.append((server.steps, messages.same_policy(figures)))
+    (first, line), (second, _), (third, _) = said
+    assert (first, second, third) == tuple(SAME_STEPS // 5 * n for n in (6, 19, 26))
+    assert "100,000 agent steps (deviation 1e-06, mean |cx| of the LSTM 40.0)" in line
+    assert "\n" not in line
 
 
 def read_events(folder) -> EventAccumulator:
@@ -123,7 +144,8 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
     }
     events = read_events(tmp_path / "Pong-v0/session-3")
     assert set(events.Tags()["scalars"]) == {
-        "loss/policy", "loss/value", "policy/entropy", "value/mean", "gradient/norm",
+        "loss/policy", "loss/value", "policy/entropy", "policy/deviation", "lstm/mean abs cx",
+        "value/mean", "gradient/norm",
         "gradient/clipped", "gradient/learning rate", "speed/agent steps per second",
         "training/score", "training/length", "evaluation/score",
     }  # fmt: skip

@@ -236,6 +236,18 @@ def test_an_option_of_adam_is_refused_with_another_optimizer(options):
         load_options(["--optimizer", "RMSprop", *options])
 
 
+def test_the_step_of_the_values_mean_wants_games_to_compare():
+    assert build("--value-mean-step", "0.1", "--envs-per-worker", "2").args.value_mean_step == 0.1
+    with pytest.raises(ValueError, match=r"^--value-mean-step compares games; "):
+        load_options(["--value-mean-step", "0.1", "--envs-per-worker", "1"])
+
+
+def test_the_step_of_the_values_mean_wants_the_head_that_it_moves(monkeypatch):
+    monkeypatch.setattr("run.make_model", lambda *_: torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"critic_linear\.bias, which model\.py has not"):
+        build("--value-mean-step", "0.1")
+
+
 def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
     run = build("--optimizer", "RMSprop")
     run.args.adam_eps = 0.1  # earlier versions took it

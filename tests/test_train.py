@@ -22,6 +22,7 @@ from games import (
     Diary,
     Endless,
     Event,
+    Generous,
     Recall,
     Scripted,
     read_diaries,
@@ -366,6 +367,12 @@ def test_the_loss_and_its_gradient_equal_their_formulas(games):
     np.testing.assert_allclose(logits.grad, logit_gradient, rtol=1e-10, atol=1e-12)
 
 
+def test_values_relative_to_others_learn_differences_and_leave_the_mean_to_the_bias():
+    returns = torch.tensor([[10.0, 14.0, 12.0], [31.0, 30.0, 29.0]])
+    targets = train_module.relative_to_others(returns, torch.tensor([5.0]))
+    assert targets.tolist() == [[3.0, 7.0, 5.0], [6.0, 5.0, 4.0]]
+
+
 # ---------------------------------------------------------------------------------------------
 # Rollouts
 
@@ -652,6 +659,45 @@ def test_nothing_is_remembered_without_the_lstm_state():
     assert abs(score) < 0.3
 
 
+def learn_generous(value_mean_step: float, max_steps: int) -> tuple[float, float]:
+    """One worker learns a game whose returns are near 30, in this process, so that each time the
+    same comes out: (greedy score in Recall, as a part of the best, last mean |cx| of the LSTM)."""
+    args = options(
+        envs_per_worker=8, num_steps=10, gamma=0.97, tau=0.9, value_coef=0.05, lr=1e-3,
+        hidden_size=64, value_mean_step=value_mean_step,
+    )  # fmt: skip
+    torch.manual_seed(args.seed)
+    model = A3Clstm(2, args.hidden_size)
+    weights, _ = flatten_parameters(model)
+    cells = []
+
+    class Watched(Hogwild):
+        def report(self, rank, **figures):
+            super().report(rank, **figures)
+            cells.extend([figures["cell"]] if "cell" in figures else [])
+
+    server = Watched(weights, SharedAdam, 1, max_steps=max_steps)
+    train(0, args, server, unseeded(Generous))
+    server.pull(weights)
+    normalizer = Normalizer(server.normalizer(), frozen=True)
+    seeds = [game_seed(args.seed, TEST, i) for i in range(16)]
+    results = play_games(model, unseeded(Recall), seeds, normalizer, True, side_by_side=8)
+    return sum(result.score for result in results) / 16 / Recall.TRIALS, float(np.mean(cells[-10:]))
+
+
+def test_where_returns_are_large_the_lstm_lives_and_remembers():
+    score, cell = learn_generous(value_mean_step=0.1, max_steps=10_000)
+    assert score >= 0.95
+    assert cell < 3
+
+
+def test_returns_as_large_saturate_an_lstm_that_has_to_learn_their_mean():
+    """So the game of the test above is one in which that happens."""
+    score, cell = learn_generous(value_mean_step=0.0, max_steps=2500)
+    assert abs(score) < 0.3
+    assert cell > 6
+
+
 # ---------------------------------------------------------------------------------------------
 # One worker, one game: the classic algorithm, but for the statistics that a rollout holds
 
@@ -769,6 +815,13 @@ def test_a_worker_reports_what_it_did(tmp_path):
     norms = [np.linalg.norm(gradient) for _, gradient, _ in replay(diary, args, 3)]
     figures = Snapshot.of(server).totals  # of the only worker
     updates = figures["updates"]
+    deviations, cells = [], []
+    for _, _, (game,) in replay(diary, args, 3):
+        policies = [logits.detach().softmax(0).numpy() for _, logits, *_ in game.steps]
+        deviations.append(np.std(policies, 0).mean())  # over time, of each action
+        cells.append(float(game.cx.detach().abs().mean()))
+    assert figures["policy_deviation"] == pytest.approx(sum(deviations), rel=1e-2)
+    assert figures["cell"] == pytest.approx(sum(cells), rel=1e-3)
     assert updates == len(norms) == figures["clipped"]
     assert figures["grad_norm"] == pytest.approx(sum(norms), rel=1e-3)
     assert figures["learning_rate"] == pytest.approx(0.01 * updates)
