@@ -83,7 +83,7 @@ def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
             said.append((server.steps, messages.same_policy(figures)))
     (first, line), (second, _), (third, _) = said
     assert (first, second, third) == tuple(SAME_STEPS // 5 * n for n in (6, 19, 26))
-    assert "100,000 agent steps (deviation 1e-06, mean |cx| of the LSTM 40.0)" in line
+    assert "200,000 agent steps (deviation 1e-06, mean |cx| of the LSTM 40.0)" in line
     assert "\n" not in line
 
 
