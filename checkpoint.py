@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import re
+import subprocess
 import time
 import warnings
 import zipfile
@@ -133,6 +134,17 @@ def versions() -> dict[str, str]:
     packages = ("torch", "gymnasium", "ale-py", "numpy")
     found = {name: version(name) for name in packages}
     return {"python": platform.python_version(), "opencv": cv2.__version__, **found}
+
+
+def commit() -> str:
+    """The suite's: '75f396d', '75f396d-dirty' with changes that are not committed, or 'unknown'."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    folder = Path(__file__).parent
+    with contextlib.suppress(FileNotFoundError):  # no git
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and (folder / ".git").exists():  # else it is inside another project
+            return done.stdout.strip()
+    return "unknown"
 
 
 def to_bytes(content: dict) -> bytes:

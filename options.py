@@ -1,4 +1,4 @@
-"""The command lines of main.py and gym_eval.py, which are there before torch is.
+"""The command lines of main.py, gym_eval.py and experiment.py, which are there before torch is.
 
 Of main.py also the recipes behind the defaults and what --resume keeps.
 """
@@ -6,6 +6,9 @@ Of main.py also the recipes behind the defaults and what --resume keeps.
 import argparse
 import difflib
 import functools
+import re
+import shlex
+import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,6 +50,9 @@ TABLES = {
 }
 WITH_GAMES = ("one_game", "several_games")  # those that hold tables of games
 TARGET_GAMES = 100  # training games
+# Of main.py, but not of the runs of an experiment: it gives them itself, or all end alike.
+OF_EXPERIMENT = ("env", "seed", "max_steps", "save_model_dir", "log_dir", "resume", "quiet")
+OF_EXPERIMENT += ("max_minutes", "target_score")
 
 
 def build_parser() -> LineParser:
@@ -370,6 +376,66 @@ def build_eval_parser() -> LineParser:
         help="show beside the game what the network sees, its policy and its value",
     )
     return parser
+
+
+def build_experiment_parser() -> LineParser:
+    parser = LineParser(
+        prog="experiment.py", usage="experiment.py [options] [-- options of main.py]",
+        description="Train many agents: each game, seed and variant of the options of main.py, "
+        "which follow a bare -- and hold for all runs. The same command goes on with a folder.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--env", nargs="+", default=["Pong-v0"], metavar="ID", help="environment ids"
+    )
+    parser.add_argument(
+        "--seeds", type=positive_int, default=3, metavar="N", help="runs of each, seeds 1 to N"
+    )
+    parser.add_argument(
+        "--variant", nargs="+", action="append", default=[], metavar="NAME:OPTIONS",
+        help="a name, and the options of main.py that make the variant, as low:--lr 1e-4, or none, "
+        "as base:; in quotes if there are several; may be repeated (default: one variant, base:)",
+    )
+    parser.add_argument(
+        "--max-steps", type=positive_int, required=True, metavar="N", help="agent steps of each run"
+    )
+    parser.add_argument(
+        "--jobs", type=positive_int, default=1, metavar="N",
+        help="runs at once; each has a worker per core unless --workers, after the --, says else",
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/experiment"), metavar="DIR",
+        help="for all files of the experiment",
+    )
+    return parser
+
+
+def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of experiment.py; `options` are those of main.py for all runs, `variant` has
+    those of each variant by its name.
+
+    ValueError: one line about what is wrong with either.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    split = argv.index("--") if "--" in argv else len(argv)
+    args = build_experiment_parser().parse_args(argv[:split])
+    args.options = argv[split + 1 :]
+    variants = {}
+    for text in map(" ".join, args.variant or [["base:"]]):
+        name, colon, given = text.partition(":")
+        if not colon or not re.fullmatch(r"[\w.+-]+", name) or set(name) == {"."}:
+            raise ValueError(f"--variant {text!r} is not of the form NAME:OPTIONS")
+        if name in variants:
+            raise ValueError(f"--variant {name}: is there twice")
+        variants[name] = shlex.split(given)
+    args.variant = variants
+    parser = build_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    for given in (args.options, *variants.values()):
+        for name in vars(parser.parse_args(given)):
+            if name in OF_EXPERIMENT:
+                raise ValueError(f"{_option(name)} is not for the runs of an experiment")
+    return args
 
 
 def video_path(text: str) -> Path:

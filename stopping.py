@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,10 @@ STOP_SIGNALS = tuple(
 
 # A wrapper or a closing terminal may deliver one request twice.
 REPEAT_SECONDS = 0.5
+
+# In the environment of a program that is to stop when its standard input ends, because whoever
+# holds the other end of that pipe has died.
+STOP_WITH_INPUT = "A3C_STOP_WITH_INPUT"
 
 
 class StopSignal:
@@ -39,6 +44,8 @@ class StopSignal:
             ignored = signal.getsignal(number) is signal.SIG_IGN
             if not (ignored and number.name == "SIGHUP"):
                 signal.signal(number, self._handle)
+        if os.environ.pop(STOP_WITH_INPUT, ""):
+            threading.Thread(target=_stop_with_input, daemon=True).start()
         return self
 
     def _handle(self, number, frame) -> None:
@@ -56,3 +63,9 @@ class StopSignal:
             if self.before_exit:
                 self.before_exit()
             os._exit(128 + number)
+
+
+def _stop_with_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

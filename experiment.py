@@ -1,0 +1,340 @@
+"""Many runs with one command: games, seeds and variants of the options, each through main.py.
+
+    python experiment.py --env Pong-v0 Breakout-v0 --seeds 3 --max-steps 2M --folder runs/rates \\
+        --variant base: --variant low:--lr 1e-4 -- --workers 2
+
+The folder has a folder for each run, experiment.json, and in the end the table results.txt, .csv
+and .md. Ctrl-C stops and saves all runs. The same command goes on with those that are not finished,
+even after a kill -9: their main.py sees that this program is gone, stops and saves. More games,
+seeds and variants may be added to a folder; what is there does not change.
+"""
+
+from stopping import STOP_WITH_INPUT, StopSignal
+
+if __name__ == "__main__":
+    stop_signal = StopSignal(at_once=True).install()  # the imports take seconds
+
+import utils  # noqa: F401, I001  # before torch: sets the number of threads
+import contextlib
+
+import options
+
+if __name__ == "__main__":
+    with contextlib.suppress(ValueError):  # main() says what is wrong
+        options.parse_experiment(None)  # --help and misspelt options end before torch is there
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import filelock
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+import checkpoint
+import scores
+from display import can_show
+from environment import parse_env_id
+from processes import how
+from scores import Experiment, Member
+from utils import count, format_time, say
+
+REFRESH_SECONDS = 2  # of the table
+STOP_SECONDS = 30  # for a run to end by itself, which has 10; this machine may be busy
+OUTPUT = "output.txt"  # in the folder of a run: what its main.py said
+
+
+def plan(args: argparse.Namespace) -> Experiment:
+    """All runs that the arguments ask for. ValueError: one line about what is wrong with them."""
+    members = []
+    for env in args.env:
+        env = parse_env_id(env).env_id
+        for name, extra in args.variant.items():
+            given = [*args.options, *extra]
+            options.parse(["--env", env, "--max-steps", str(args.max_steps), *given])
+            members += [Member(env, name, seed, given) for seed in range(1, args.seeds + 1)]
+    if len({str(member) for member in members}) < len(members):
+        raise ValueError("--env names a game twice")
+    return Experiment(args.folder, args.max_steps, members)
+
+
+def merge(planned: Experiment, found: Experiment) -> Experiment:
+    """The planned experiment, with what its folder already has of it.
+
+    ValueError: that was begun with other arguments.
+    """
+    here = {str(member): member for member in found.members}
+    wanted = {str(member): member for member in planned.members}
+    give = "give another --folder"
+    if found.max_steps != planned.max_steps:
+        raise ValueError(f"{found.root} was begun with --max-steps {found.max_steps}; {give}")
+    for name, member in here.items():
+        if name not in wanted:
+            raise ValueError(f"{found.root} has the run {name}, not asked for now; {give}")
+        if member.options != wanted[name].options:
+            with_options = " ".join(member.options) or "no options of main.py"
+            raise ValueError(f"{found.root} has {name} with {with_options}; {give}")
+    return Experiment(
+        planned.root, planned.max_steps, [here.get(name, one) for name, one in wanted.items()]
+    )
+
+
+class Process:
+    """A main.py at work on one run."""
+
+    def __init__(self, experiment: Experiment, member: Member, resume: bool):
+        """OSError: its folder or process cannot be made."""
+        self.member, self.files = member, member.files(experiment.root)
+        folder = member.folder(experiment.root)
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(Path(__file__).with_name("main.py")), "--env", member.env]
+        command += ["--save-model-dir", str(folder), "--log-dir", str(folder), "--quiet"]
+        if resume:  # all other options are those of its checkpoint
+            command += ["--resume", *(["--plain"] if _is_plain(member) else [])]
+        else:
+            command += ["--seed", str(member.seed), "--max-steps", str(experiment.max_steps)]
+            command += member.options
+        self.output = folder / OUTPUT
+        # A session of its own: the terminal's Ctrl-C reaches this program alone, which passes it
+        # on. The pipe ends with this program, however that ends.
+        with open(self.output, "ab") as output:
+            self.said = output.tell()
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True, env={**os.environ, STOP_WITH_INPUT: "1"},
+            )  # fmt: skip
+
+    def last_words(self) -> str:
+        """The last line of its output in this session, or how it ended."""
+        with open(self.output, "rb") as output:
+            output.seek(self.said)
+            lines = output.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        code = how(self.process.returncode)
+        return f"{code}: {said[-1]}" if said else f"{code}, without a word"
+
+
+def _is_plain(member: Member) -> bool:
+    return options.build_parser().parse_args(member.options).plain
+
+
+class Driver:
+    """Starts the runs of an experiment, as many at once as asked for, and follows them."""
+
+    def __init__(self, experiment: Experiment, jobs: int, stop_signal: StopSignal, quiet: bool):
+        """quiet: print no lines while it works."""
+        self.experiment, self.jobs, self.stop_signal = experiment, jobs, stop_signal
+        self.waiting = [member for member in experiment.members if not member.finished]
+        self.running: list[Process] = []
+        self.failed: dict[str, str] = {}  # why, by the name of the run
+        self.say = (lambda text: None) if quiet else say
+        self.commit = checkpoint.commit()
+        self.notes: dict[str, tuple] = {}  # of each run that has begun: see read
+
+    def go_on(self) -> bool:
+        """Collect what has ended, start what has room. False when nothing is left to do."""
+        self._collect()
+        while self.waiting and len(self.running) < self.jobs and not self.stop_signal.received:
+            self._start(self.waiting.pop(0))
+        self.stop_signal.children = [one.process for one in self.running]
+        return bool(self.running)
+
+    def _collect(self) -> None:
+        for one in [one for one in self.running if one.process.poll() is not None]:
+            self.running.remove(one)
+            self._ended(one)
+
+    def _start(self, member: Member) -> None:
+        try:
+            saved = self._saved(member)
+            if saved and saved["steps"] >= self.experiment.max_steps:
+                self._finish(member, saved)
+                return
+            if self.commit not in member.commits:
+                member.commits.append(self.commit)
+                self.experiment.write()
+            self.running.append(Process(self.experiment, member, resume=bool(saved)))
+        except (ValueError, OSError, filelock.Timeout) as error:
+            self._fail(member, str(error))
+            return
+        where = f"goes on at agent step {saved['steps']}" if saved else "begins"
+        self.say(f"{member} {where}")
+
+    def _saved(self, member: Member) -> dict | None:
+        """The checkpoint of a run; None if it has none.
+
+        Waits for a main.py that still saves because an earlier driver was killed.
+        filelock.Timeout: it goes on. ValueError: the checkpoint cannot be used.
+        """
+        files = member.files(self.experiment.root)
+        if not files.checkpoint.exists() and not files.lock.exists():
+            return None
+        with filelock.FileLock(files.lock, timeout=STOP_SECONDS):
+            if files.checkpoint.exists():
+                return checkpoint.load_checkpoint(files.checkpoint)
+        return None
+
+    def _ended(self, one: Process) -> None:
+        try:
+            saved = self._saved(one.member)
+        except (ValueError, filelock.Timeout) as error:
+            self._fail(one.member, str(error))
+            return
+        if saved and saved["steps"] >= self.experiment.max_steps:
+            self._finish(one.member, saved)
+        elif one.process.returncode != 0:
+            self._fail(one.member, one.last_words())
+        elif self.stop_signal.received:
+            at = saved["steps"] if saved else 0
+            self.say(f"{one.member} stopped at agent step {at}")
+        else:
+            self._fail(one.member, "was stopped by somebody else")
+
+    def _finish(self, member: Member, saved: dict) -> None:
+        member.steps, member.seconds = saved["steps"], round(saved["seconds"], 1)
+        self.experiment.write()
+        self.say(f"{member} finished, {format_time(member.seconds)}; {self.summary()}")
+
+    def _fail(self, member: Member, why: str) -> None:
+        self.failed[str(member)] = why
+        print(f"experiment.py: error: {member}: {why}", file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Ask all runs to stop, and wait until they have saved."""
+        for one in self.running:
+            one.process.terminate()
+        for one in self.running:
+            one.process.wait()
+        self._collect()
+
+    def read(self, member: Member) -> tuple[float, int, float]:
+        """Seconds and agent steps of a run at the end of its last game, and its score there."""
+        rows = checkpoint.read_csv(member.files(self.experiment.root).training_csv)
+        steps = max((row[1] for row in rows), default=0)
+        seconds = max((row[0] for row in rows), default=0.0)
+        return seconds, steps, float(scores.score_at(rows, [steps], self.experiment.max_steps)[0])
+
+    def follow(self) -> None:
+        """Read anew what the runs at work have written, and once what others have."""
+        at_work = [one.member for one in self.running]
+        for member in self.experiment.members:
+            if member in at_work or str(member) not in self.notes:
+                self.notes[str(member)] = self.read(member)
+
+    def seconds_left(self) -> float:
+        """As if each run went on as fast as the runs do on average; nan if that is not known."""
+        seconds = sum(note[0] for note in self.notes.values())
+        steps = sum(note[1] for note in self.notes.values())
+        if not steps:
+            return float("nan")
+        left = [
+            self.experiment.max_steps - self.notes[str(member)][1]
+            for member in self.experiment.members
+            if not member.finished and str(member) not in self.failed
+        ]
+        return max([sum(left) / self.jobs, *left]) * seconds / steps
+
+    def summary(self) -> str:
+        """One line: how many runs are in which state, time left."""
+        members = self.experiment.members
+        done = sum(member.finished for member in members)
+        texts = [f"{done} of {count(len(members), 'run')} finished", f"{len(self.running)} at work"]
+        if self.failed:
+            texts.append(f"{len(self.failed)} failed")
+        self.follow()
+        left = self.seconds_left()
+        if left == left and done < len(members):
+            texts.append(f"about {format_time(left)} left")
+        return ", ".join(texts)
+
+    def table(self) -> Table:
+        """One line for each game and variant: which seeds are where."""
+        self.follow()
+        table = Table(title=self.summary(), title_justify="left", title_style="")
+        for column in ("game", "variant", "seed: agent steps, score of training games"):
+            table.add_column(column)
+        for (env, variant), members in self.experiment.groups(self.experiment.members).items():
+            table.add_row(env, variant, ",  ".join(map(self._in_words, members)))
+        return table
+
+    def _in_words(self, member: Member) -> str:
+        _, steps, score = self.notes[str(member)]
+        share = f"{100 * min(1, steps / self.experiment.max_steps):.0f} %"
+        if str(member) in self.failed:
+            share = "failed"
+        elif member.finished:
+            share = "done"
+        elif member in self.waiting:
+            share = "waits" if not steps else f"waits at {share}"
+        return f"{member.seed}: {share}" + (f", {score:,.1f}" if steps else "")
+
+
+def run(driver: Driver, stop_signal: StopSignal, console: Console) -> None:
+    """Until all runs have ended or a stop is asked for."""
+    due = time.monotonic() + REFRESH_SECONDS
+    live = contextlib.nullcontext()
+    if can_show(console):
+        live = Live(console=console, get_renderable=driver.table, auto_refresh=False)
+        stop_signal.before_exit = lambda: os.write(console.file.fileno(), b"\x1b[?25h\n")
+    with live:
+        try:
+            while driver.go_on() and not stop_signal.received:
+                time.sleep(0.2)
+                if isinstance(live, Live) and time.monotonic() >= due:
+                    live.refresh()
+                    due = time.monotonic() + REFRESH_SECONDS
+        finally:
+            driver.stop()
+
+
+def write_results(experiment: Experiment) -> str:
+    """Write the table into the folder; returns it as text."""
+    rows = scores.results(experiment)
+    text = scores.as_text(rows)
+    contents = {"txt": text, "md": scores.as_markdown(rows), "csv": scores.as_csv(rows)}
+    for ending, content in contents.items():
+        path = experiment.root / f"results.{ending}"
+        checkpoint.write_atomically(path, lambda file, c=content: file.write(c.encode()))
+    return text
+
+
+def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
+    """Run experiment.py with these arguments; returns the exit code."""
+    try:
+        args = options.parse_experiment(argv)
+        planned = plan(args)
+        if Experiment.path(args.folder).exists():
+            merge(planned, Experiment.read(args.folder))  # refused before anything is touched
+        args.folder.mkdir(parents=True, exist_ok=True)
+        stop_signal.at_once = False
+        with filelock.FileLock(args.folder / "experiment.lock", blocking=False):
+            if Experiment.path(args.folder).exists():
+                planned = merge(planned, Experiment.read(args.folder))
+            planned.write()
+            console = Console()
+            driver = Driver(planned, args.jobs, stop_signal, quiet=can_show(console))
+            run(driver, stop_signal, console)
+            text = write_results(planned)
+    except filelock.Timeout:
+        return _fail(f"another experiment.py is at work in {args.folder}")
+    except (ValueError, OSError) as error:
+        return _fail(str(error))
+    say(f"\n{text}\n{args.folder / 'results.txt'}, .csv and .md have this table")
+    left = sum(not member.finished for member in planned.members)
+    if left:
+        say(f"{count(left, 'run')} not finished; the same command goes on with them")
+    return 1 if driver.failed else 130 if left else 0
+
+
+def _fail(reason: str) -> int:
+    print(f"experiment.py: error: {reason}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(None, stop_signal))
