@@ -293,8 +293,10 @@ def run(driver: Driver, stop_signal: StopSignal, console: Console) -> None:
 
 
 def write_results(experiment: Experiment) -> str:
-    """Write the table into the folder; returns it as text."""
+    """Write the table into the folder, if a run is finished; returns it as text."""
     rows = scores.results(experiment)
+    if not rows:
+        return ""
     text = scores.as_text(rows)
     contents = {"txt": text, "md": scores.as_markdown(rows), "csv": scores.as_csv(rows)}
     for ending, content in contents.items():
@@ -324,7 +326,8 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         return _fail(f"another experiment.py is at work in {args.folder}")
     except (ValueError, OSError) as error:
         return _fail(str(error))
-    say(f"\n{text}\n{args.folder / 'results.txt'}, .csv and .md have this table")
+    if text:
+        say(f"\n{text}\n{args.folder / 'results.txt'}, .csv and .md have this table")
     left = sum(not member.finished for member in planned.members)
     if left:
         say(f"{count(left, 'run')} not finished; the same command goes on with them")

@@ -3,6 +3,10 @@
 Evaluations, played greedily: each point is the mean score of one, with its standard error; the
 solid line is the mean over the last ones. Training games, played by sampling: the dashed line is
 the mean over the last games.
+
+Of an experiment's folder, `python plot.py runs/rates -o rates.png`: a panel for each game, with the
+mean over seeds of each variant and its 95 % interval as a band, and one for the human-normalised
+scores of all games; see scores.py. Published scores are lines, or stand at the upper edge.
 """
 
 import argparse
@@ -16,10 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 import checkpoint
+import scores
 from checkpoint import TRAINING_ENDING
-from environment import has_chance, parse_env_id
+from environment import game_name, has_chance, parse_env_id
 from monitor import require
-from utils import LineParser, finite_float, positive_int
+from scores import Experiment, Score
+from utils import LineParser, add_truth, finite_float, positive_int
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -30,6 +36,12 @@ UNITS = {"steps": "agent steps (millions)", "hours": "training time (hours)"}
 MEANS_HEADER = ("run", "agent_steps", "games", "mean_score")  # of benchmarks/curves
 GAMES = 20  # training games that count as much as an evaluation
 POINTS = 250  # of a line of training games: more would hide its dashes, and make a large file
+# Of an experiment: the lines of variants differ without colours, too.
+STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
+PLACES = 100  # of a line
+BAND_DRAWS = 2000
+COLUMNS = 3  # panels side by side
+ROOM = 1.0  # spans of the curves above them within which a published score is a line
 
 
 class Curves(NamedTuple):
@@ -49,13 +61,15 @@ class Curves(NamedTuple):
 
 
 NONE = np.empty((0, 4))
+SCORES = {"training": "training games", "evaluation": "evaluations"}  # of --score
 
 
 def build_parser() -> LineParser:
     parser = LineParser(prog="plot.py", description="Plot learning curves from CSVs of runs.")
     parser.add_argument(
         "csv", nargs="+", type=Path, metavar="CSV",
-        help="LOG_DIR/ENV.csv of a run, with ENV.training.csv if it is beside it; or that alone",
+        help="LOG_DIR/ENV.csv of a run, with ENV.training.csv if it is beside it; or that alone; "
+        "or one folder of experiment.py",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE",
@@ -75,6 +89,14 @@ def build_parser() -> LineParser:
         help=f"evaluations behind each point of a line, and {GAMES} times as many training games",
     )
     parser.add_argument("--title", default="", help="above the curves")
+    parser.add_argument(
+        "--score", choices=tuple(SCORES), default="training",
+        help="of an experiment: whether to show the scores of training games or of evaluations",
+    )
+    add_truth(
+        parser, "--iqm", default=False,
+        help="of an experiment: interquartile means over seeds instead of means",
+    )
     return parser
 
 
@@ -170,13 +192,20 @@ def training_line(run: Curves, column: int, count: int) -> tuple[np.ndarray, np.
 
 def plot(args: argparse.Namespace) -> None:
     """ValueError: one line about what is wrong with the arguments."""
-    runs = read(args.csv, args.label)
-    if args.x == "hours":
-        runs = [run.with_times() for run in runs]
+    folder = args.csv[0] if args.csv[0].is_dir() else None
+    if folder:
+        if len(args.csv) > 1 or args.label or args.reference or args.x != "steps":
+            raise ValueError(f"{folder}: with a folder go no other files, labels, lines nor hours")
+        experiment = Experiment.read(folder)
+    else:
+        runs = read(args.csv, args.label)
+        if args.x == "hours":
+            runs = [run.with_times() for run in runs]
     require("matplotlib.figure", "plot.py needs matplotlib")
     if args.output.suffix[1:] not in FORMATS:
         raise ValueError(f"{args.output}: ends in none of {', '.join(FORMATS)}")
-    draw(args, runs).savefig(args.output, dpi=150)
+    figure = draw_experiment(args, experiment) if folder else draw(args, runs)
+    figure.savefig(args.output, dpi=150)
 
 
 def draw(args: argparse.Namespace, runs: Sequence[Curves]):
@@ -227,6 +256,130 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
         legend.append(Line2D([], [], color=grey, linestyle=dashed, linewidth=1.2, label=label))
     axes.legend(handles=legend, framealpha=0.8, edgecolor="none", fontsize=9)
     return figure
+
+
+def member_curves(
+    experiment: Experiment, kind: str, places: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """Scores by game and variant, (seeds, places): nan before the first game of a run and where it
+    has not come to yet. Variants of which no run has begun are left out.
+
+    kind: one of SCORES.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for (env, variant), members in experiment.groups(experiment.members).items():
+        curves = []
+        for member in members:
+            files = member.files(experiment.root)
+            rows = checkpoint.read_csv(files.training_csv if kind == "training" else files.csv)
+            if not rows:
+                continue
+            curve = scores.score_at(rows, places, experiment.max_steps)
+            if not member.finished:
+                curve[places > max(row[1] for row in rows)] = np.nan
+            curves.append(curve)
+        if curves:
+            found.setdefault(env, {})[variant] = np.array(curves)
+    return found
+
+
+def published(env_id: str) -> dict[str, float]:
+    """Scores of others in this game, by whom."""
+    tables = scores.references()
+    known = tables["random_and_human"].get(game_name(env_id))
+    lines = dict(zip(("random play", "human"), known, strict=True)) if known else {}
+    if env_id in tables["classic"]:
+        lines["classic suite"] = tables["classic"][env_id][0]
+    return lines
+
+
+def draw_experiment(args: argparse.Namespace, experiment: Experiment):
+    """The figure of an experiment. ValueError: nothing has been played yet."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    statistic = scores.iqm if args.iqm else scores.mean
+    places = np.linspace(0, experiment.max_steps, PLACES + 1)[1:]
+    unit, unit_name = (1e6, "millions") if experiment.max_steps >= 1e6 else (1e3, "thousands")
+    curves = member_curves(experiment, args.score, places)
+    if not curves:
+        raise ValueError(f"{experiment.root}: no {SCORES[args.score]} have been played yet")
+    panels = [(env, {v: [curve] for v, curve in found.items()}) for env, found in curves.items()]
+    variants = list(dict.fromkeys(member.variant for member in experiment.members))
+    together = {}
+    for variant in variants:
+        games = [scores.normalised(env, one[variant]) for env, one in curves.items()
+                 if variant in one]  # fmt: skip
+        if len(games) == len(curves) > 1 and all(game is not None for game in games):
+            together[variant] = games
+    if together:
+        panels.append(("all games, human-normalised", together))
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(0.5 + 3.6 * columns, 0.6 + 3 * rows), layout="constrained")
+    for i, (name, found) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        for variant, games in found.items():
+            score = scores.bootstrap(games, statistic, BAND_DRAWS)
+            _draw_band(axes, places / unit, score, variants.index(variant))
+        last = name not in curves
+        lines = {"random play": 0.0, "human": 1.0} if last else published(name)
+        _draw_published(axes, lines)
+        axes.set(title=name, xlim=(0, experiment.max_steps / unit))
+        axes.grid(alpha=0.3)
+        if i % columns == 0:
+            axes.set_ylabel("score of a game")
+    seeds = len({member.seed for member in experiment.members})
+    name = "interquartile mean" if args.iqm else "mean"
+    figure.supxlabel(
+        f"agent steps ({unit_name})\n{SCORES[args.score]}, {name} over {seeds} seeds; "
+        "band: 95 % interval, stratified bootstrap", fontsize=9,
+    )  # fmt: skip
+    handles = [
+        Line2D([], [], **_look(i), linewidth=2, label=variant) for i, variant in enumerate(variants)
+    ]
+    figure.legend(
+        handles=handles, title=args.title, loc="outside upper center", ncols=len(variants),
+        frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def _look(i: int) -> dict:
+    """Colour and dashes of the i-th variant."""
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+
+
+def _draw_band(axes, x: np.ndarray, score: Score, i: int) -> None:
+    axes.fill_between(x, score.low, score.high, color=_look(i)["color"], alpha=0.2, linewidth=0)
+    for edge in (score.low, score.high):  # bands that overlap can be told apart in grey, too
+        axes.plot(x, edge, **_look(i), linewidth=0.6)
+    axes.plot(x, score.value, **_look(i), linewidth=1.8)
+
+
+def _draw_published(axes, lines: dict[str, float]) -> None:
+    """Lines at those that are near the curves; the others by name at the upper edge."""
+    low, high = axes.get_ylim()
+    far = []
+    for name, score in sorted(lines.items(), key=lambda line: line[1]):
+        if score > high + ROOM * (high - low):
+            far.append(f"{name} {score:,g}")
+            continue
+        axes.axhline(score, color="#555555", linestyle=":", linewidth=1)
+        below = score < low + (high - low) / 2  # where the curves begin
+        axes.annotate(
+            f"{name} {score:,g}", (0, score), xycoords=("axes fraction", "data"),
+            xytext=(4, -3 if below else 2), va="top" if below else "bottom",
+            textcoords="offset points", color="#555555", fontsize=8,
+        )  # fmt: skip
+    if far:
+        axes.annotate(
+            "\n".join(["above:", *far]), (0, 1), xycoords="axes fraction", xytext=(4, -4), va="top",
+            textcoords="offset points", color="#555555", fontsize=8,
+        )  # fmt: skip
+    low, high = axes.get_ylim()
+    room = (high - low) / 12  # for a name
+    axes.set_ylim(low - room / 2, high + room * (0.5 + len(far)))
 
 
 def _evaluates_greedily(path: Path) -> bool:
