@@ -36,7 +36,7 @@ from environment import (
 )
 from model import make_model
 from network import make_network, why_plain
-from player import BLOCK, env_seed, sample
+from player import BLOCK, env_seed, sample, stray
 from utils import EVALUATE, game_seed, say
 
 
@@ -55,6 +55,7 @@ class Agent:
     description: what ENV.json says of the weights, if anything does.
     plain: compute in plain PyTorch, several times slower.
 
+    epsilon: share of greedy actions that any one at random stands in place of; 0 until you set it.
     actions: names of the actions, in the order of their numbers.
     policy: (actions,) probabilities for the observation of the last act(); None if that was FIRE,
         for which the network is not asked.
@@ -73,7 +74,7 @@ class Agent:
         plain: bool = False,
     ):
         self.model, self.make_env, self.normalizer = model, make_env, normalizer
-        self.count_lives, self.greedy = count_lives, greedy
+        self.count_lives, self.greedy, self.epsilon = count_lives, greedy, 0.0
         self.description = description or {}
         with kernels.announced(say):
             self.slow_because = "" if plain else why_plain(model)
@@ -183,7 +184,11 @@ class Agent:
         policy = torch.softmax(logit, 1)  # (BLOCK, actions)
         self.policy, self.value = policy[self.row].numpy(), float(value[self.row])
         if self.greedy:
-            return int(logit[self.row].argmax())
+            best = int(logit[self.row].argmax())
+            if not self.epsilon:
+                return best
+            drawn = np.array([self.rng.random()])
+            return int(stray(np.array([best]), len(self.actions), drawn, self.epsilon)[0])
         return int(sample(policy, np.full(BLOCK, self.rng.random()))[self.row])
 
     def _forget(self) -> None:

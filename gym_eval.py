@@ -59,6 +59,7 @@ from environment import (
 )
 from evaluation import play_in_processes
 from monitor import require
+from options import Policy
 from player import BLOCK, Result, play_games
 from record import EMULATOR_RATE, record_game
 from utils import EVALUATE, available_cores, count, format_time, game_seed, setup_logger
@@ -114,7 +115,7 @@ def protocol(
 
 
 def summarize(
-    args: argparse.Namespace, results: Sequence[Result], greedy: bool, chance: bool
+    args: argparse.Namespace, results: Sequence[Result], agent: Agent, chance: bool
 ) -> dict:
     """The content of ENV_eval.json. standard_error: of the mean; None if there was one game."""
     scores = [result.score for result in sorted(results)]
@@ -124,7 +125,8 @@ def summarize(
         "env": args.env,
         "episodes": len(scores),
         "seed": args.seed,
-        "policy": "greedy" if greedy else "sampled",
+        "policy": policy_name(agent.greedy, agent.epsilon),
+        **({"epsilon": agent.epsilon} if agent.epsilon else {}),
         "mean": float(np.mean(scores)),
         "standard_error": None if no_error else float(np.std(scores, ddof=1) / len(scores) ** 0.5),
         "median": float(np.median(scores)),
@@ -169,7 +171,7 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     idle = summary["max_idle_steps"]
     lines += [
         f"{summary['env']} after {checkpoint.in_words(summary['agent_steps'])} agent steps of "
-        f"training, {summary['policy']} actions, seed {summary['seed']}, "
+        f"training, {actions(summary['policy'], summary.get('epsilon'))}, seed {summary['seed']}, "
         f"skip of {' or '.join(map(str, skip))} frames, "
         f"sticky actions {summary['repeat_action_probability']:g}, at most {summary['time_limit']}"
         + (f", {idle} without a reward" if idle else ""),
@@ -230,10 +232,14 @@ def no_bar(*arguments) -> Iterator[Callable[[str], None]]:
     yield lambda text: None
 
 
-def check(args: argparse.Namespace) -> EnvSpec:
-    """What the id says. ValueError: one line about what is wrong with the options."""
+def check(args: argparse.Namespace) -> tuple[EnvSpec, list[Policy]]:
+    """What the id says, and how to play. ValueError: one line about what is wrong with the options.
+    """
+    policies = options.policies(args)
     if args.record:
         require("av", "--record needs PyAV")
+        if len(policies) > 1:
+            raise ValueError("--record shows a game of one policy; ask for one at a time")
         if not os.access(args.record.parent, os.W_OK):
             raise ValueError(f"{args.record.parent}: no folder that can be written")
         if args.record.exists() and not args.record.is_file():
@@ -248,7 +254,7 @@ def check(args: argparse.Namespace) -> EnvSpec:
         raise ValueError("--load-model says which file to play; leave out --last")
     spec = parse_env_id(args.env)
     check_skip_rate(spec, args.skip_rate)
-    return spec
+    return spec, policies
 
 
 def introduce(path: Path, agent: Agent, env_id: str) -> list[str]:
@@ -258,10 +264,6 @@ def introduce(path: Path, agent: Agent, env_id: str) -> list[str]:
     shipped = checkpoint.PUBLISHED / path.name
     if shipped.exists() and path.resolve() != shipped.resolve():
         lines[0] += "; --published plays the shipped ones"
-    why = ""
-    if "policy" in description:
-        why = f" (the weights were chosen for {description['policy']} ones)"
-    lines.append(f"{'greedy' if agent.greedy else 'sampled'} actions{why}")
     if not description:
         lines.append("no description beside it: each game starts a normaliser of its own")
     if agent.slow_because:
@@ -269,9 +271,22 @@ def introduce(path: Path, agent: Agent, env_id: str) -> list[str]:
     return lines
 
 
+def policy_name(greedy: bool, epsilon: float) -> str:
+    """What the summary calls it."""
+    return "epsilon-greedy" if epsilon else "greedy" if greedy else "sampled"
+
+
+def actions(policy: str, epsilon: float | None) -> str:
+    """'greedy actions'; 'epsilon-greedy actions (0.01 at random)'."""
+    return f"{policy} actions" + (f" ({epsilon:g} at random)" if epsilon else "")
+
+
 def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
-    """Play, log and summarise. ValueError: one line about what is wrong with the arguments."""
-    spec = check(args)
+    """Play, log and summarise, with each policy in turn; returns the exit code.
+
+    ValueError: one line about what is wrong with the arguments.
+    """
+    spec, policies = check(args)
     name = file_name(spec.env_id)
     path = args.load_model or checkpoint.find_model(
         args.load_model_dir, name, args.published, args.last
@@ -284,21 +299,54 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         max_episode_length=args.max_episode_length,
         max_idle_steps=args.max_idle_steps,
         hidden_size=args.hidden_size,
-        greedy=args.greedy,
         plain=args.plain,
     )
-    description, greedy = agent.description, agent.greedy
     # With a description it is that of what was loaded, even if a run has replaced the file since.
-    sha256 = description.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = agent.description.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
 
     os.makedirs(args.log_dir, exist_ok=True)
     console = Console()
-    in_terminal = can_show(console)
-    bar = progress_bar if in_terminal and not args.render else no_bar
     log = Path(args.log_dir, f"{name}_mon_log")
-    logger = setup_logger(log.name, log, terminal=Above(console) if in_terminal else None)
+    terminal = Above(console) if can_show(console) else None
+    logger = setup_logger(log.name, log, terminal=terminal)
     for line in introduce(path, agent, args.env):
         logger.info(line)
+    weights = {"weights": path.name, "sha256": sha256}
+    for policy in policies:
+        if policy.greedy is not None:
+            agent.greedy = policy.greedy
+        agent.epsilon = policy.epsilon
+        ending = ""
+        if len(policies) > 1:
+            called = policy_name(agent.greedy, agent.epsilon)
+            ending = f".{called}" + (f"-{agent.epsilon:g}" if agent.epsilon else "")
+        summary_path = Path(args.log_dir, f"{name}_eval{ending}.json")
+        code = evaluate_policy(args, spec, agent, weights, summary_path, logger, stop_signal)
+        if code:
+            break
+    return code
+
+
+def evaluate_policy(
+    args: argparse.Namespace,
+    spec: EnvSpec,
+    agent: Agent,
+    weights: dict,
+    summary_path: Path,
+    logger: logging.Logger,
+    stop_signal: StopSignal,
+) -> int:
+    """Play as the agent does now, log and summarise; returns the exit code.
+
+    weights: what the summary says about the agent's.
+    """
+    description, greedy, epsilon = agent.description, agent.greedy, agent.epsilon
+    why = ""
+    if "policy" in description:
+        why = f" (the weights were chosen for {description['policy']} ones)"
+    logger.info(actions(policy_name(greedy, epsilon), epsilon) + why)
+    console = Console()
+    bar = progress_bar if can_show(console) and not args.render else no_bar
     sign = SignOfLife(logger)
     results: list[Result] = []
     started = time.monotonic()
@@ -313,6 +361,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
         agent.normalizer,
         agent.count_lives,
         greedy,
+        epsilon=epsilon,
     )
     with bar(console, args.num_episodes, stop_signal) as advance:
         for result in play_in_processes(
@@ -339,11 +388,10 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     skip_rate = args.skip_rate or description.get("skip_rate", SKIP_RATE)
     idle = idle_limit(args.max_idle_steps, spec, agent.actions)
     summary = {
-        **summarize(args, results, greedy, has_chance(spec, agent.actions, greedy)),
+        **summarize(args, results, agent, has_chance(spec, agent.actions, greedy and not epsilon)),
         **protocol(args, spec, skip_rate, agent.count_lives, idle),
         "agent_steps": checkpoint.all_steps(description),  # of training
-        "weights": path.name,
-        "sha256": sha256,
+        **weights,
         "speed": round(sum(r.length for r in results) / (time.monotonic() - started), 1),
     }
     for line in report(summary, args.num_episodes):
@@ -351,9 +399,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     if len(results) < args.num_episodes:
         return 130  # the last complete evaluation's summary stays
     text = json.dumps(summary, indent=2) + "\n"
-    checkpoint.write_atomically(
-        Path(args.log_dir, f"{name}_eval.json"), lambda file: file.write(text.encode())
-    )
+    checkpoint.write_atomically(summary_path, lambda file: file.write(text.encode()))
     if not args.record:
         return 0
     if args.record_game == "best":

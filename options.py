@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from environment import (
     IDLE_STEPS,
@@ -34,6 +34,7 @@ from utils import (
     positive_float,
     positive_int,
     seed_int,
+    share,
     true_or_false,
     unit_interval,
 )
@@ -316,15 +317,18 @@ def build_eval_parser() -> LineParser:
         "-ne", "--num-episodes", type=positive_int, default=100, metavar="N",
         help="games to play",
     )
-    policy = evaluation.add_mutually_exclusive_group()
-    policy.add_argument(
+    evaluation.add_argument(
         "--greedy", type=true_or_false, nargs="?", const=True, metavar="True|False",
-        help="take the most probable action (default: the policy that the weights were chosen for)",
+        help="take the most probable action (default: the policy that the weights were chosen "
+        "for); together with --stochastic or --epsilon each of them plays all games",
     )
-    policy.add_argument(
-        "--stochastic", dest="greedy", nargs="?", const=False, metavar="True|False",
-        type=lambda text: not true_or_false(text),
+    evaluation.add_argument(
+        "--stochastic", type=true_or_false, nargs="?", const=True, metavar="True|False",
         help="draw actions from the policy (default: likewise)",
+    )
+    evaluation.add_argument(
+        "--epsilon", type=share, metavar="E",
+        help="take the most probable action, but with this probability any one at random",
     )
 
     files = parser.add_argument_group("files and output")
@@ -436,6 +440,25 @@ def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
             if name in OF_EXPERIMENT:
                 raise ValueError(f"{_option(name)} is not for the runs of an experiment")
     return args
+
+
+class Policy(NamedTuple):
+    """How an evaluation chooses actions."""
+
+    greedy: bool | None  # the most probable one, or one drawn; None: as the weights were chosen for
+    epsilon: float = 0.0  # share of greedy actions that any one at random stands in place of
+
+
+def policies(args: argparse.Namespace) -> list[Policy]:
+    """Those that the options of gym_eval.py ask for. ValueError: they contradict each other."""
+    if args.greedy is args.stochastic is False:
+        raise ValueError("--greedy False is --stochastic; leave out --stochastic False")
+    greedy = args.greedy or args.stochastic is False
+    sampled = args.stochastic or args.greedy is False
+    found = [Policy(True)] if greedy else []
+    found += [Policy(False)] if sampled else []
+    found += [Policy(True, args.epsilon)] if args.epsilon else []
+    return found or [Policy(None)]
 
 
 def video_path(text: str) -> Path:

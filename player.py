@@ -85,6 +85,12 @@ def sample(policy: Tensor, drawn: np.ndarray) -> np.ndarray:
     return (cumulative / cumulative[:, -1:] <= drawn[:, None]).sum(1)
 
 
+def stray(greedy: np.ndarray, num_actions: int, drawn: np.ndarray, epsilon: float) -> np.ndarray:
+    """(E,) actions: where the number drawn in [0, 1), (E,), is below epsilon, any one at random."""
+    anything = np.minimum(drawn / epsilon * num_actions, num_actions - 1)  # uniform where < epsilon
+    return np.where(drawn < epsilon, anything.astype(np.int64), greedy)
+
+
 class Step(NamedTuple):
     """What E games went through in one step; see Player.step."""
 
@@ -147,14 +153,15 @@ class Player:
         """(E,) value of the present observation."""
         return self.network.evaluate(self.obs, self.hx, self.cx)[0]
 
-    def step(self, greedy: bool) -> Step:
+    def step(self, greedy: bool, epsilon: float = 0.0) -> Step:
         """Act once in every running game, by the most probable action or by sampling.
 
+        epsilon: share of the most probable actions that any one at random stands in place of.
         Ends inside the batch set the LSTM state of their rows to zero; the caller starts games
         that are over.
         """
         value, logit, self.hx, self.cx = self._think()
-        action = self._choose(logit, greedy)
+        action = self._choose(logit, greedy, epsilon)
         reward = np.zeros(len(self.games), dtype=np.float32)
         ended = np.zeros((2, len(self.games)), dtype=bool)  # terminated, truncated
         obs = np.zeros((len(self.games), 1, 80, 80), dtype=np.float32)
@@ -188,12 +195,14 @@ class Player:
         rows = [row for row, game in enumerate(self.games) if not game.over]
         return self.network.evaluate(self.obs, self.hx, self.cx, rows)
 
-    def _choose(self, logit: Tensor, greedy: bool) -> np.ndarray:
+    def _choose(self, logit: Tensor, greedy: bool, epsilon: float) -> np.ndarray:
         """(E,) actions. Each row draws from the stream of its own game."""
-        if greedy:
+        if greedy and not epsilon:
             return logit.argmax(1).cpu().numpy()
-        drawn = [0.0 if game.over else game.rng.random() for game in self.games]
-        return sample(torch.softmax(logit, 1), np.array(drawn))
+        drawn = np.array([0.0 if game.over else game.rng.random() for game in self.games])
+        if greedy:
+            return stray(logit.argmax(1).cpu().numpy(), logit.shape[1], drawn, epsilon)
+        return sample(torch.softmax(logit, 1), drawn)
 
     def _act(self, game: Game, action: int) -> tuple[float, bool, bool]:
         """One step of one game, and FIRE after a lost life. Reward and ends are for learning."""
@@ -252,6 +261,7 @@ def play_games(
     plain: bool = False,
     on_step: Callable[[int, int], None] = lambda running, steps: None,
     next_game: Callable[[Collection[int]], int | None] | None = None,
+    epsilon: float = 0.0,
 ) -> Iterator[Result]:
     """Play one whole game per seed with one set of weights; yields each when it ends.
 
@@ -262,6 +272,7 @@ def play_games(
     on_step: called after every step with the running games and the agent steps of all games so far.
     next_game: says which game comes next, if not all of them are to be played here: gets the rows
         that are free and returns an index that belongs into one of them, or None if none is left.
+    epsilon: see Player.step.
     """
     next_game = next_game or in_order(len(seeds))
     side_by_side = min(side_by_side, len(seeds))
@@ -299,7 +310,7 @@ def play_games(
             rows = [row for row in range(BLOCK) if (p, row) in playing]
             if not rows:
                 continue
-            action = player.step(greedy).action
+            action = player.step(greedy, epsilon).action
             for row in rows:
                 index, digest = playing[p, row]
                 digest.update(bytes([int(action[row])]))

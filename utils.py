@@ -105,6 +105,7 @@ seed_int = _number(int, lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**6
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 natural_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
 finite_float = _number(float, math.isfinite, "a finite number")
+share = _number(float, lambda x: 0 < x <= 1, "a number above 0, and 1 at most")
 unit_interval = _number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 
 

@@ -58,20 +58,23 @@ def play(agent: Agent, seed: int, game: int, look=lambda env, obs: obs):
 
 
 @pytest.mark.parametrize(
-    ("env_id", "frozen", "count_lives", "greedy"),
+    ("env_id", "frozen", "count_lives", "greedy", "epsilon"),
     [
-        ("Breakout-v0", True, True, True),
-        ("Breakout-v0", False, False, False),
-        ("PongNoFrameskip-v4", False, True, False),
+        ("Breakout-v0", True, True, True, 0.0),
+        ("Breakout-v0", False, False, False, 0.0),
+        ("Breakout-v0", True, False, True, 0.2),
+        ("PongNoFrameskip-v4", False, True, False, 0.0),
     ],
 )
-def test_an_agents_games_are_those_of_an_evaluation(env_id, frozen, count_lives, greedy):
+def test_an_agents_games_are_those_of_an_evaluation(env_id, frozen, count_lives, greedy, epsilon):
     """Whatever runs beside them: game 9 is one of ten there, and plays alone here, after game 1."""
     agent = lively_agent(env_id, frozen, count_lives, greedy)
+    agent.epsilon = epsilon
     seeds = [game_seed(3, EVALUATE, i) for i in range(10)]
     results = sorted(
         play_games(
-            agent.model, agent.make_env, seeds, agent.normalizer, count_lives, greedy, 10
+            agent.model, agent.make_env, seeds, agent.normalizer, count_lives, greedy, 10,
+            epsilon=epsilon,
         )
     )  # fmt: skip
     lost = 0

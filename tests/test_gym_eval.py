@@ -346,6 +346,31 @@ def test_the_policy_is_that_of_the_description_unless_told_otherwise(weights, tm
             assert f" : {used} actions{said}\n" in capsys.readouterr().out
 
 
+def test_one_call_plays_with_each_policy_that_is_asked_for(models, fixed, tmp_path, capsys):
+    """The scores and actions of each are those of a call of its own, with any --workers."""
+    asked = ("--greedy", "--stochastic", "--epsilon", "0.5")
+    assert run(models, tmp_path, *FIXED, *asked) == 0
+    said = capsys.readouterr().out
+    alone = {"greedy": asked[:1], "sampled": asked[1:2], "epsilon-greedy-0.5": asked[2:]}
+    found = {}
+    for name, options in alone.items():
+        path = tmp_path / f"PongDeterministic-v4_eval.{name}.json"
+        found[name] = json.loads(path.read_text())
+        assert run(models, tmp_path / name, *FIXED, *options, "--workers", "1") == 0
+        assert found[name] | {"speed": 1} == json.loads(
+            (tmp_path / name / "PongDeterministic-v4_eval.json").read_text()
+        ) | {"speed": 1}
+    assert found["greedy"] | {"speed": 1} == summary(fixed, "PongDeterministic-v4") | {"speed": 1}
+    assert [one["policy"] for one in found.values()] == ["greedy", "sampled", "epsilon-greedy"]
+    assert [one.get("epsilon") for one in found.values()] == [None, None, 0.5]
+    strays = found["epsilon-greedy-0.5"]
+    assert strays["standard_error"] is not None  # there is chance in it
+    assert len(set(strays["action_hashes"])) == 3
+    assert not set(strays["action_hashes"]) & set(found["sampled"]["action_hashes"])
+    assert "epsilon-greedy actions (0.5 at random), seed 1," in said
+    assert not (tmp_path / "PongDeterministic-v4_eval.json").exists()
+
+
 def test_a_description_with_another_policy_is_refused(weights, tmp_path, capsys, recwarn):
     path = save(tmp_path, "Pong-v0", weights).with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"policy": "best"}))
@@ -553,7 +578,10 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--seed", "-1"], "--seed"),
         (["--seed", "nan"], "--seed"),
         (["--stochastic", "perhaps"], "neither True nor False"),
-        (["--greedy", "--stochastic"], "not allowed with"),
+        (["--greedy", "False", "--stochastic", "False"], "leave out --stochastic False"),
+        (["--epsilon", "0"], "'0' is not a number above 0"),
+        (["--epsilon", "1.5"], "'1.5' is not a number above 0"),
+        (["--greedy", "--stochastic", "--record", "a.gif"], "of one policy"),
         (["--published"], "not allowed with"),  # a folder is named
         (["--load-model", "Pong-v0.dat"], "not allowed with"),
         (["--no-such-option"], "--no-such-option"),

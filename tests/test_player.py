@@ -15,7 +15,7 @@ import environment
 from environment import Normalizer, game_config, make_env, read_config
 from model import A3Clstm
 from network import PlainNetwork
-from player import BLOCK, FIRE_PRESSES, Game, Player, Result, play_games
+from player import BLOCK, FIRE_PRESSES, Game, Player, Result, play_games, stray
 from utils import game_seed
 
 CONFIG = Path(environment.__file__).with_name("config.json")
@@ -487,6 +487,30 @@ def test_a_greedy_player_draws_nothing_and_takes_the_most_probable_action():
     before = [game.rng.bit_generator.state for game in games]
     assert [player.step(greedy=True).action.tolist() for _ in range(5)] == [[1, 2]] * 5
     assert [game.rng.bit_generator.state for game in games] == before
+
+
+def test_epsilon_is_the_share_of_actions_that_are_drawn_from_all_alike():
+    """Each row's are a matter of its own game, whatever runs beside it."""
+    policy = FixedPolicy(torch.tensor([[0.3, 0.4, 0.3], [0.2, 0.2, 0.6]]))
+    player = Player(PlainNetwork(policy, 2, 0), endless(2), True)
+    for row in range(2):
+        player.start(row, seed(row))
+    number = 999
+    chosen = np.array([player.step(True, 0.3).action.numpy() for _ in range(number)])
+    for row, best in ((0, 1), (1, 2)):
+        shares = np.bincount(chosen[:, row], minlength=3) / number
+        expected = np.full(3, 0.1)
+        expected[best] = 0.8
+        np.testing.assert_allclose(shares, expected, atol=4 * (0.16 / number) ** 0.5)
+    drawn = np.array([np.random.default_rng(seed(0)).random() for _ in range(1)])
+    assert chosen[0, 0] == stray(np.array([1]), 3, drawn, 0.3)[0]
+
+
+def test_a_random_action_is_never_outside_of_the_actions():
+    drawn = np.array([0.0, np.nextafter(1, 0), np.nextafter(0.01, 0), 0.01, 0.5])
+    assert stray(np.full(5, 7), 9, drawn, 1.0).tolist() == [0, 8, 0, 0, 4]
+    assert stray(np.full(5, 7), 9, drawn, 0.01).tolist() == [0, 7, 8, 7, 7]
+    assert stray(np.full(5, 7), 9, drawn, 5e-324).tolist() == [0, 7, 7, 7, 7]
 
 
 # ---------------------------------------------------------------------------------------------
