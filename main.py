@@ -236,7 +236,7 @@ def watch(
             if same_policy.check(server.steps, figures):
                 logger.error(messages.same_policy(figures))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
-        run.write_tensorboard(logger)
+        run.write_curves(logger)
         if display:
             display.update()
     return True
@@ -292,7 +292,7 @@ def run_to_end(
             say(line)
         logger = setup_logger(run.files.log.name, run.files.log)
     saved = finish(run, logger, healthy and not processes.replaced)
-    run.write_tensorboard(logger, last=True)
+    run.write_curves(logger, last=True)
     if saved and run.server.has_learned and not run.args.quiet:
         for line in messages.what_next(run):
             say(line)
@@ -337,6 +337,8 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         args, resumed = load_options(argv)
         if args.tensorboard_logger:
             require("torch.utils.tensorboard", "--tensorboard-logger needs TensorBoard")
+        if args.track:
+            require(args.track, f"--track {args.track} needs {args.track}")
         run = Run(args, resumed)
         run.locks.check()  # before the kernels are compiled, which takes long
         slow_because = choose_network(run.args, run.model)

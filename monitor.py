@@ -1,13 +1,18 @@
 """What a run is doing: speed, scores, losses and entropy, from what its workers add up.
 
-Read by the log lines, the display in the terminal and TensorBoard, each over a time of its own.
+Read by the log lines, the display in the terminal, TensorBoard and the trackers, each over a time
+of its own.
 """
 
+import contextlib
 import importlib
+import io
 import itertools
 import math
+import os
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +26,7 @@ TENSORBOARD_SECONDS = 10  # between points of a curve
 # new agent, whose actor is small, begins near there; in MsPacman-v0 it rises within 100,000 steps.
 SAME_POLICY = 1e-4
 SAME_STEPS = 200_000  # agent steps
+PROJECT = "a3c-lstm"  # that the runs belong to in a tracker
 
 
 class Snapshot(NamedTuple):
@@ -97,6 +103,52 @@ class Window:
         return Figures.between(self.snapshots[0], now)
 
 
+class Curves:
+    """The points of a run's curves, each of them once."""
+
+    def __init__(self, server: Hogwild):
+        self.server = server
+        self.last = Snapshot.of(server)
+        self.evaluations = 0
+
+    def new(self, last: bool = False) -> list[tuple[int, dict[str, float]]]:
+        """Agent step and values by name: of a new evaluation, and every TENSORBOARD_SECONDS.
+
+        last: all that is left.
+        """
+        found = []
+        evaluation = self.server.evaluation
+        if evaluation["evaluations"] > self.evaluations:
+            self.evaluations = int(evaluation["evaluations"])
+            score = {"evaluation/score": float(evaluation["last_score"])}
+            found.append((int(evaluation["last_steps"]), score))
+        now = Snapshot.of(self.server)
+        learned = now.totals["updates"] > self.last.totals["updates"]
+        if learned and (last or now.second - self.last.second >= TENSORBOARD_SECONDS):
+            points = _training_points(Figures.between(self.last, now))
+            found.append((self.server.steps, points))
+            self.last = now
+        return found
+
+
+def _training_points(figures: Figures) -> dict[str, float]:
+    points = {
+        "loss/policy": figures.policy_loss,
+        "loss/value": figures.value_loss,
+        "policy/entropy": figures.entropy,
+        "policy/deviation": figures.policy_deviation,
+        "lstm/mean abs cx": figures.cell,
+        "value/mean": figures.value,
+        "gradient/norm": figures.grad_norm,
+        "gradient/clipped": figures.clipped,
+        "gradient/learning rate": figures.learning_rate,
+        "speed/agent steps per second": figures.speed,
+    }
+    if figures.games:
+        points |= {"training/score": figures.score, "training/length": figures.length}
+    return points
+
+
 class TensorBoard:
     """Curves, weight histograms and the graph in a folder for TensorBoard, against agent steps.
 
@@ -110,58 +162,83 @@ class TensorBoard:
     def __init__(self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor):
         from torch.utils.tensorboard import SummaryWriter  # only a run that wants it pays for it
 
-        self.server, self.model, self.weights = server, model, weights
+        self.curves, self.server, self.model, self.weights = Curves(server), server, model, weights
         sessions = itertools.chain([folder], (folder / f"session-{n}" for n in itertools.count(2)))
         self.writer = SummaryWriter(next(str(s) for s in sessions if not any(s.glob("events.*"))))
         state = torch.zeros(1, model.hidden_size)
         self.writer.add_graph(model, [(torch.zeros(1, 1, 80, 80), (state, state))])
-        self.last = Snapshot.of(server)
-        self.evaluations = 0
 
     def update(self, last: bool = False) -> None:
-        """Write each new evaluation, and a point of each curve every TENSORBOARD_SECONDS.
+        """Write what is new; after an evaluation also how the weights are distributed now.
 
         last: write all that is left, and close the files.
         """
-        if self.server.evaluation["evaluations"] > self.evaluations:
-            self.evaluations = int(self.server.evaluation["evaluations"])
-            self._write_evaluation()
-        now = Snapshot.of(self.server)
-        new = now.totals["updates"] > self.last.totals["updates"]
-        if new and (last or now.second - self.last.second >= TENSORBOARD_SECONDS):
-            self._write_training(Figures.between(self.last, now))
-            self.last = now
+        for steps, points in self.curves.new(last):
+            for name, value in points.items():
+                self.writer.add_scalar(name, value, steps)
+            if "evaluation/score" in points:
+                self._write_histograms()
         if last:
             self.writer.close()
 
-    def _write_training(self, figures: Figures) -> None:
-        points = {
-            "loss/policy": figures.policy_loss,
-            "loss/value": figures.value_loss,
-            "policy/entropy": figures.entropy,
-            "policy/deviation": figures.policy_deviation,
-            "lstm/mean abs cx": figures.cell,
-            "value/mean": figures.value,
-            "gradient/norm": figures.grad_norm,
-            "gradient/clipped": figures.clipped,
-            "gradient/learning rate": figures.learning_rate,
-            "speed/agent steps per second": figures.speed,
-        }
-        if figures.games:
-            points |= {"training/score": figures.score, "training/length": figures.length}
-        steps = self.server.steps  # once: the workers go on
-        for name, value in points.items():
-            self.writer.add_scalar(name, value, steps)
-
-    def _write_evaluation(self) -> None:
-        """The score of the newest evaluation, and how the weights are distributed now."""
-        evaluation = self.server.evaluation
-        self.writer.add_scalar(
-            "evaluation/score", float(evaluation["last_score"]), int(evaluation["last_steps"])
-        )
+    def _write_histograms(self) -> None:
         self.server.pull(self.weights)
         for name, parameter in self.model.named_parameters():
             self.writer.add_histogram(name.replace(".", "/"), parameter, self.server.steps)
+
+
+class Tracker:
+    """The same curves in the record of a tracker, which later sessions of the run continue.
+
+    kind: one of options.TRACKERS.  record_id: of the run.  config: what it was started with.
+    folder: where wandb's files go, unless WANDB_DIR says else.
+
+    Steps that were lost before a resumption stay in the record.
+    """
+
+    def __init__(
+        self, kind: str, server: Hogwild, name: str, record_id: str, config: dict, folder: str
+    ):
+        self.curves, self.server, self.step = Curves(server), server, -1
+        self.log, self.finish = (_wandb if kind == "wandb" else _trackio)(
+            name, record_id, config, folder
+        )
+
+    def update(self, last: bool = False) -> None:
+        """Record what is new. last: all that is left, and end this session of the record."""
+        for steps, points in self.curves.new(last):
+            # Tenths of a second of training: it rises from session to session, as wandb wants it.
+            self.step = max(self.step + 1, round(10 * self.server.seconds))
+            self.log({"agent_steps": steps, **points}, self.step)
+        if last:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.finish()
+
+
+def _wandb(name: str, record_id: str, config: dict, folder: str) -> tuple[Callable, Callable]:
+    """Functions that record points and end the record; offline unless WANDB_MODE says else."""
+    import wandb
+
+    record = wandb.init(
+        project=PROJECT, name=name, id=record_id, resume="allow", config=config,
+        dir=os.environ.get("WANDB_DIR", folder), mode=os.environ.get("WANDB_MODE", "offline"),
+        # A run must stop within seconds; what is not sent by then, `wandb sync` sends.
+        settings=wandb.Settings(console="off", silent=True, init_timeout=15, finish_timeout=5),
+    )  # fmt: skip
+    record.define_metric("*", step_metric="agent_steps")
+    return lambda points, step: record.log(points, step=step), record.finish
+
+
+def _trackio(name: str, record_id: str, config: dict, folder: str) -> tuple[Callable, Callable]:
+    """Likewise, in trackio's own folder, where `trackio show` finds all runs."""
+    import trackio
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it says how to show a dashboard
+        trackio.init(
+            project=PROJECT, name=f"{name} {record_id}", config=config, resume="allow",
+            embed=False, auto_log_gpu=False, auto_log_cpu=False,
+        )  # fmt: skip
+    return lambda points, step: trackio.log(points, step=points["agent_steps"]), trackio.finish
 
 
 def require(module: str, need: str) -> None:

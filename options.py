@@ -51,6 +51,7 @@ TABLES = {
 }
 WITH_GAMES = ("one_game", "several_games")  # those that hold tables of games
 TARGET_GAMES = 100  # training games
+TRACKERS = ("wandb", "trackio")
 # Of main.py, but not of the runs of an experiment: it gives them itself, or all end alike.
 OF_EXPERIMENT = ("env", "seed", "max_steps", "save_model_dir", "log_dir", "resume", "quiet")
 OF_EXPERIMENT += ("max_minutes", "target_score")
@@ -242,6 +243,12 @@ def _bare_parser() -> LineParser:
     add_truth(
         files, "-tl", "--tensorboard-logger", default=False,
         help="write curves, weight histograms and the graph to LOG_DIR/tensorboard",
+    )
+    files.add_argument(
+        "--track", type=or_none(str), choices=(*TRACKERS, None), metavar="|".join(TRACKERS),
+        help="record the same curves, the options and the version of the suite with this tracker: "
+        "wandb in LOG_DIR/wandb, offline unless WANDB_MODE says else; trackio where TRACKIO_DIR "
+        "says; none ends it in a resumed run",
     )
     add_truth(
         files, "-q", "--quiet", default=False,

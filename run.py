@@ -6,11 +6,12 @@ import functools
 import logging
 import math
 import os
+import secrets
 import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import filelock
@@ -31,7 +32,7 @@ from environment import (
 )
 from hogwild import FinishedGames, Hogwild, require_shared_memory
 from model import flatten_parameters, make_model
-from monitor import TensorBoard
+from monitor import TensorBoard, Tracker
 from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
@@ -215,8 +216,18 @@ class Run:
         self.csv_before: dict[Path, bytes | None] = {}
         self.damaged: list[tuple[Path, Path]] = []  # name, that of the copy
         self.dropped: list[tuple[Path, int, Path]] = []  # name, how many rows, where they are now
-        self.board: TensorBoard | None = None
-        self.board_failed = False
+        # Where the curves go, by name: what makes it, and what it made once there is something.
+        self.makers: dict[str, Callable[[], TensorBoard | Tracker]] = {}
+        if args.tensorboard_logger:
+            self.makers["TensorBoard"] = lambda: TensorBoard(
+                self.files.tensorboard, self.server, self.model, self.weights
+            )
+        if args.track:
+            self.makers[args.track] = self._make_tracker
+        self.boards: dict[str, TensorBoard | Tracker] = {}
+        self.failed_boards: set[str] = set()
+        # By which a tracker knows this run, in all its sessions.
+        self.record_id = (resumed or {}).get("record_id") or secrets.token_hex(4)
         self.saved_at = time.monotonic()
         self.saved_steps = resumed["steps"] if resumed else None  # those of the checkpoint on disk
         self.has_saved = False
@@ -285,6 +296,7 @@ class Run:
             "args": vars(self.args),
             "loaded": self.description["loaded"],
             "description": self.description,
+            "record_id": self.record_id,
         }
         data = checkpoint.to_bytes(content)
         checkpoint.write_atomically(self.files.checkpoint, lambda file: file.write(data))
@@ -350,19 +362,32 @@ class Run:
                 self.saved_at = time.monotonic()
                 self.saved_evaluations = int(self.server.evaluation["evaluations"])
 
-    def write_tensorboard(self, logger: logging.Logger, last: bool = False) -> None:
-        """What is new, if the run is to be seen in TensorBoard. last: the run has ended."""
-        if not self.args.tensorboard_logger or not self.server.has_learned:
+    def _make_tracker(self) -> Tracker:
+        config = {
+            **vars(self.args),
+            "command": self.description["command"],
+            "versions": self.description["versions"] | {"suite": checkpoint.commit()},
+        }
+        name = str(self.files.log.with_name(file_name(self.args.env)))
+        folder = str(self.files.log.parent)
+        return Tracker(self.args.track, self.server, name, self.record_id, config, folder)
+
+    def write_curves(self, logger: logging.Logger, last: bool = False) -> None:
+        """What is new, for TensorBoard and a tracker if they are asked for.
+
+        last: the run has ended.
+        """
+        if not self.server.has_learned:
             return  # a run that learned nothing leaves no files
-        try:
-            if self.board is None:
-                folder = self.files.tensorboard
-                self.board = TensorBoard(folder, self.server, self.model, self.weights)
-            self.board.update(last)
-        except Exception as error:  # of the disk, or of a library that the run can do without
-            if not self.board_failed:
-                logger.error(f"cannot write for TensorBoard: {error!r}; the run goes on")
-            self.board_failed = True
+        for name, make in self.makers.items():
+            try:
+                if name not in self.boards:
+                    self.boards[name] = make()
+                self.boards[name].update(last)
+            except Exception as error:  # of the disk, or of a library that the run can do without
+                if name not in self.failed_boards:
+                    logger.error(f"cannot write for {name}: {error!r}; the run goes on")
+                self.failed_boards.add(name)
 
     def prepare_files(self, resumed: dict | None) -> None:
         """Make room for this run's files. The caller holds the lock.

@@ -510,7 +510,7 @@ def test_a_random_action_is_never_outside_of_the_actions():
     drawn = np.array([0.0, np.nextafter(1, 0), np.nextafter(0.01, 0), 0.01, 0.5])
     assert stray(np.full(5, 7), 9, drawn, 1.0).tolist() == [0, 8, 0, 0, 4]
     assert stray(np.full(5, 7), 9, drawn, 0.01).tolist() == [0, 7, 8, 7, 7]
-    assert stray(np.full(5, 7), 9, drawn, 5e-324).tolist() == [0, 7, 7, 7, 7]
+    assert stray(np.full(5, 7), 9, drawn, 1e-9).tolist() == [0, 7, 7, 7, 7]
 
 
 # ---------------------------------------------------------------------------------------------
