@@ -1,0 +1,223 @@
+"""experiment.py as a person sees it: real runs, stopped, killed, gone on with and finished."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import checkpoint
+import experiment
+import options
+from scores import Experiment, Member
+from stopping import StopSignal
+
+PROJECT = Path(experiment.__file__).parent
+SMALL = ["--workers", "1", "--envs-per-worker", "2", "--num-steps", "5", "--hidden-size", "16"]
+SMALL += ["--max-episode-length", "40", "--eval-episodes", "1", "--eval-interval", "60"]
+SMALL += ["--env-config", str(PROJECT / "config.json")]
+
+
+class Command:
+    """experiment.py in a session of its own; its runs have sessions of their own."""
+
+    def __init__(self, folder: Path, *arguments: str, small: tuple[str, ...] = tuple(SMALL)):
+        self.root = folder / "bench"
+        self.output = folder / f"output-{time.monotonic_ns()}"
+        command = [sys.executable, str(PROJECT / "experiment.py"), "--folder", str(self.root)]
+        with open(self.output, "wb") as file:
+            self.process = subprocess.Popen(
+                [*command, *arguments, "--", *small], cwd=folder, stdin=subprocess.DEVNULL,
+                stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, condition, seconds: float = 120):
+        """The first true value of condition(); fails after so many seconds."""
+        end = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < end, f"{seconds} s have passed; output:\n{self.text()}"
+            time.sleep(0.05)
+        return value
+
+    def runs(self) -> list[int]:
+        """Ids of the processes main.py of this experiment."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has ended
+                line = path.read_bytes()
+                if b"main.py" in line and os.fsencode(self.root) in line:
+                    found.append(int(path.parent.name))
+        return found
+
+    def rows(self) -> int:
+        """Training games that are on disk, of all runs."""
+        return sum(len(checkpoint.read_csv(p)) for p in self.root.rglob("*.training.csv"))
+
+    def end(self) -> int:
+        return self.process.wait(timeout=240)
+
+
+@pytest.fixture
+def command(tmp_path):
+    started = []
+
+    def start(*arguments: str, **keywords) -> Command:
+        started.append(Command(tmp_path, *arguments, **keywords))
+        return started[-1]
+
+    yield start
+    for one in started:
+        for pid in [*one.runs(), *([one.process.pid] if one.process.poll() is None else [])]:
+            os.kill(pid, signal.SIGKILL)
+        one.process.wait()
+
+
+def steps(root: Path) -> dict[str, int]:
+    """Agent steps of each checkpoint, by the folder of the run."""
+    return {str(path.parent.relative_to(root)): checkpoint.load_checkpoint(path)["steps"]
+            for path in root.rglob("*.ckpt")}  # fmt: skip
+
+
+def test_a_stopped_and_a_killed_experiment_goes_on_to_its_end_and_repeats_nothing(command):
+    """Stopped by Ctrl-C, then killed, then finished; a run that is finished does not run again."""
+    arguments = ("--env", "PongDeterministic-v4", "--seeds", "2", "--max-steps", "3000", "--jobs",
+                 "2", "--variant", "low:--lr", "1e-5")  # fmt: skip
+    first = command(*arguments)
+    first.wait_for(lambda: first.rows() > 4)
+    second_driver = command(*arguments)
+    assert second_driver.end() == 2
+    assert second_driver.text().count("\n") == 1
+    assert "another experiment.py is at work in" in second_driver.text()
+    os.kill(first.process.pid, signal.SIGINT)  # the terminal's goes to this process group alone
+    assert first.end() == 130
+    assert first.runs() == []
+    stopped = steps(first.root)
+    assert set(stopped) == {f"PongDeterministic-v4/low/seed-{seed}" for seed in (1, 2)}
+    assert all(0 < at < 3000 for at in stopped.values())
+    assert "stopped at agent step" in first.text()
+    assert "2 runs not finished; the same command goes on with them" in first.text()
+
+    rows = first.rows()
+    killed = command(*arguments)
+    killed.wait_for(lambda: killed.rows() > rows)
+    os.kill(killed.process.pid, signal.SIGKILL)
+    last = command(*arguments)  # at once: it waits until the orphans have saved
+    assert last.end() == 0, last.text()
+    assert all(f"low seed {seed} goes on at agent step" in last.text() for seed in (1, 2))
+    assert all(at >= 3000 for at in steps(last.root).values())
+    for path in last.root.rglob("*.training.csv"):
+        played = sum(row[3] for row in checkpoint.read_csv(path))
+        total = checkpoint.load_checkpoint(next(path.parent.glob("*.ckpt")))["steps"]
+        # Nothing twice, and nothing lost but the games of each of three sessions that had no end.
+        assert total - 3 * 2 * 40 <= played <= total
+    found = Experiment.read(last.root)
+    assert all(one.finished and one.commits == [checkpoint.commit()] for one in found.members)
+
+    before = {path: path.stat().st_mtime_ns for path in last.root.rglob("*.ckpt")}
+    results = (last.root / "results.csv").read_bytes()
+    again = command(*arguments)
+    assert again.end() == 0
+    assert {path: path.stat().st_mtime_ns for path in last.root.rglob("*.ckpt")} == before
+    assert (last.root / "results.csv").read_bytes() == results
+    assert "begins" not in again.text()
+
+
+def test_a_run_that_fails_is_one_line_and_the_others_go_on(command):
+    broken = ("--variant", "broken:--load-model-dir nowhere --load", "--variant", "fine:")
+    one = command("--env", "Breakout-v0", "--seeds", "1", "--max-steps", "300", *broken)
+    assert one.end() == 1
+    errors = [line for line in one.text().splitlines() if "error" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("experiment.py: error: Breakout-v0 broken seed 1: exit code 2: ")
+    assert "nowhere/Breakout-v0.dat: no such file" in errors[0]
+    assert "Breakout-v0 fine seed 1 finished" in one.text()
+    table = (one.root / "results.md").read_text()
+    assert table.count("| Breakout-v0 |") == 1
+
+
+def test_games_seeds_and_variants_make_all_combinations(tmp_path):
+    args = options.parse_experiment(
+        ["--env", "Pong-v0", "ALE/Pong-v5", "--seeds", "3", "--max-steps", "2e6", "--folder",
+         str(tmp_path), "--variant", "low:--lr", "1e-4", "--variant", "big:--lr 1e-3 --gamma 0.9",
+         "--", "--workers", "2"]
+    )  # fmt: skip
+    members = experiment.plan(args).members
+    assert len({str(member) for member in members}) == 2 * 2 * 3
+    assert members[0].options == ["--workers", "2", "--lr", "1e-4"]
+    assert members[-1] == Member(
+        "ALE/Pong-v5", "big", 3, ["--workers", "2", "--lr", "1e-3", "--gamma", "0.9"]
+    )
+    assert members[-1].folder(tmp_path) == tmp_path / "ALE-Pong-v5" / "big" / "seed-3"
+
+
+STEPS = ["--max-steps", "10"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--max-steps"),
+        ([*STEPS, "--", "--seed", "3"], "--seed is not for the runs of an experiment"),
+        ([*STEPS, "--variant", "a:--max-minutes 3"], "--max-minutes is not for the runs"),
+        ([*STEPS, "--variant", "low"], "not of the form NAME:OPTIONS"),
+        ([*STEPS, "--variant", "../low:"], "not of the form NAME:OPTIONS"),
+        ([*STEPS, "--variant", "low:", "--variant", "low:"], "is there twice"),
+        ([*STEPS, "--variant", "low:--lrr 3"], "the nearest is --lr"),
+        ([*STEPS, "--env", "Pongg-v0"], "the nearest known are Pong-v0"),
+        ([*STEPS, "--env", "Pong-v0", "Pong-v0"], "names a game twice"),
+        ([*STEPS, "--", "--optimizer", "RMSprop", "--amsgrad"], "a variant of Adam"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_leave_nothing(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = experiment.main(arguments, StopSignal())
+    except SystemExit as error:  # argparse
+        code = error.code
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1)
+    assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-steps", "11", "--seeds", "1"], "was begun with --max-steps 10"),
+        ([*STEPS, "--seeds", "1", "--variant", "low:"], "has the run Pong-v0 base seed 1, not"),
+        ([*STEPS, "--seeds", "1", "--", "--lr", "1"], "with no options of main.py; give another"),
+    ],
+)
+def test_changed_arguments_are_refused(arguments, message, tmp_path, capsys):
+    Experiment(tmp_path, 10, [Member("Pong-v0", "base", 1, [])]).write()
+    before = Experiment.path(tmp_path).read_bytes()
+    assert experiment.main(["--folder", str(tmp_path), *arguments], StopSignal()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.json"]
+    assert Experiment.path(tmp_path).read_bytes() == before
+
+
+def test_seeds_games_and_variants_can_be_added_to_what_is_finished(tmp_path):
+    done = Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)
+    planned = options.parse_experiment([*STEPS, "--env", "Pong-v0", "Breakout-v0", "--seeds", "2"])
+    merged = experiment.merge(experiment.plan(planned), Experiment(tmp_path, 10, [done]))
+    assert merged.members[0] is done
+    assert [one.finished for one in merged.members] == [True, False, False, False]
+
+
+def test_a_finished_run_needs_its_checkpoint_no_more(tmp_path):
+    Experiment(tmp_path, 10, [Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)]).write()
+    assert experiment.main(["--folder", str(tmp_path), *STEPS, "--seeds", "1"], StopSignal()) == 0
+    assert json.loads(Experiment.path(tmp_path).read_text())["runs"][0]["commits"] == ["abc"]
