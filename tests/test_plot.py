@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 
 import checkpoint
 import plot
+from scores import Experiment, Member
 
 CURVES = sorted(Path(plot.__file__).parent.glob("benchmarks/curves/*.csv"))
 ROWS = [(1800.0, 100_000, -21.0, 1000), (1800.0, 100_000, -19.0, 1100), (3600.0, 200_000, 1.0, 9)]
@@ -247,3 +248,86 @@ def test_wrong_input_is_one_line(arguments, message, csv, tmp_path, monkeypatch,
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "a.png").exists()
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Two variants, three seeds of Pong: a game each 10,000 steps, whose score is seed and step."""
+    members = []
+    for variant, factor in (("base", 1), ("low", 2)):
+        for seed in (1, 2, 6):
+            member = Member("Pong-v0", variant, seed, [], [], 100_000, 60.0)
+            files = member.files(tmp_path)
+            files.csv.parent.mkdir(parents=True)
+            steps = range(10_000, 100_001, 10_000)
+            rows = [(float(step), step, float(seed * factor), 10) for step in steps]
+            checkpoint.append_csv(files.training_csv, rows)
+            members.append(member)
+    made = Experiment(tmp_path, 100_000, members)
+    made.write()
+    return made
+
+
+def figure_of(experiment: Experiment, *options):
+    args = plot.build_parser().parse_args([str(experiment.root), "-o", "a.png", *options])
+    return plot.draw_experiment(args, Experiment.read(experiment.root))
+
+
+def test_an_experiment_is_a_mean_and_a_band_for_each_variant(experiment):
+    figure = figure_of(experiment)
+    [axes] = figure.axes  # with one game there is nothing to aggregate
+    assert axes.get_title() == "Pong-v0"
+    lows, highs, means = axes.lines[0:6:3], axes.lines[1:6:3], axes.lines[2:6:3]
+    for factor, low, high, mean in zip((1, 2), lows, highs, means, strict=True):
+        expected = [np.nan if x < 10 else 1.0 for x in mean.get_xdata()]  # thousands of steps
+        np.testing.assert_allclose(mean.get_ydata(), np.multiply(expected, 3 * factor))
+        np.testing.assert_allclose(low.get_ydata(), np.multiply(expected, factor))
+        np.testing.assert_allclose(high.get_ydata(), np.multiply(expected, 6 * factor))
+    assert len(looks(means)) == 2
+    assert len({str(line._unscaled_dash_pattern) for line in means}) == 2  # without colours, too
+    texts = " ".join(text.get_text() for text in axes.texts)
+    for name in ("random play -20.7", "human 14.6", "classic suite 20.96"):
+        assert name in texts
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["base", "low"]
+    assert "mean over 3 seeds" in figure.get_supxlabel()
+    with pytest.raises(ValueError, match="no evaluations have been played yet"):
+        figure_of(experiment, "--score", "evaluation")
+
+
+def test_a_curve_ends_where_the_first_of_its_seeds_has_come_to(experiment):
+    member = experiment.members[1]
+    member.steps = member.seconds = None
+    files = member.files(experiment.root)
+    checkpoint.mend_csv(files.training_csv, 40_000)
+    experiment.write()
+    mean = figure_of(experiment, "--iqm").axes[0].lines[2]
+    assert mean.get_xdata()[~np.isnan(mean.get_ydata())].max() == 40
+
+
+def test_several_games_have_a_panel_for_their_human_normalised_scores(experiment):
+    for member in list(experiment.members):
+        other = Member("Breakout-v0", member.variant, member.seed, [], [], 100_000, 60.0)
+        files = other.files(experiment.root)
+        files.csv.parent.mkdir(parents=True)
+        checkpoint.append_csv(files.training_csv, [(1.0, 10_000, 30.5, 10)])
+        experiment.members.append(other)
+    experiment.write()
+    axes = figure_of(experiment).axes[2]
+    assert axes.get_title() == "all games, human-normalised"
+    of_pong = np.mean([(score + 20.7) / (14.6 + 20.7) for score in (1, 2, 6)])
+    assert axes.lines[2].get_ydata()[-1] == pytest.approx((of_pong + 1) / 2)
+
+
+def test_a_folder_that_is_no_experiment_and_options_of_files_are_one_line(
+    experiment, tmp_path, capsys
+):
+    wrong = {
+        (str(tmp_path / "Pong-v0"),): "no such file; experiment.py makes it",
+        (str(tmp_path), "--x", "hours"): "with a folder go no other files",
+        (str(tmp_path), str(tmp_path)): "with a folder go no other files",
+    }
+    for arguments, message in wrong.items():
+        assert plot.main([*arguments, "-o", str(tmp_path / "a.png")]) == 2
+        error = capsys.readouterr().err
+        assert (message in error, error.count("\n")) == (True, 1)
+    assert plot.main([str(tmp_path), "-o", str(tmp_path / "a.svg")]) == 0
