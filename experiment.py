@@ -289,7 +289,11 @@ def run(driver: Driver, stop_signal: StopSignal, console: Console) -> None:
                     live.refresh()
                     due = time.monotonic() + REFRESH_SECONDS
         finally:
+            if driver.running:
+                say(f"stopping; {count(len(driver.running), 'run')} save")
             driver.stop()
+            if isinstance(live, Live):
+                live.refresh()  # what stays in the terminal
 
 
 def write_results(experiment: Experiment) -> str:
