@@ -380,6 +380,8 @@ class Run:
         if not self.server.has_learned:
             return  # a run that learned nothing leaves no files
         for name, make in self.makers.items():
+            if name == self.args.track and name in self.failed_boards:
+                continue  # it may have waited long for its service, and would again
             try:
                 if name not in self.boards:
                     self.boards[name] = make()
