@@ -92,11 +92,11 @@ def beats_first(evaluations: np.ndarray) -> bool:
 class Display:
     """Shows a run on the terminal's alternate screen, which leaves what was there before as it was.
 
-    run, processes: of main.py.  Use it as a context; call `update` as often as you like.
+    run, processes, cluster: of main.py.  Use it as a context; call `update` as often as you like.
     """
 
-    def __init__(self, run, processes, console: Console):
-        self.run, self.processes, self.console = run, processes, console
+    def __init__(self, run, processes, console: Console, cluster=None):
+        self.run, self.processes, self.console, self.cluster = run, processes, console, cluster
         self.server, self.args = run.server, run.args
         self.live = Live(
             console=console, screen=True, auto_refresh=False,
@@ -248,6 +248,8 @@ class Display:
         alive = self.processes.workers_alive()
         workers = f"{alive} of {args.workers} alive, {count(args.envs_per_worker, 'game')} each"
         table.add_row("workers", workers if alive == args.workers else f"[bold red]{workers}[/]")
+        if self.cluster:
+            table.add_row("machines", self.cluster.summary())
         saved = "-"
         if self.run.has_saved:
             ago = time.monotonic() - self.run.saved_at

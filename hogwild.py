@@ -1,8 +1,8 @@
 """What the processes of a run share: parameters, optimizers and counters, without any lock.
 
 A worker touches the world outside through three things: it pulls the newest weights, it pushes a
-gradient, it reports counts and finished games. All three are methods of Hogwild; an engine that
-trains on several machines replaces this class and nothing else.
+gradient, it reports counts and finished games. All three are methods of Hogwild. On several
+machines each has its own Hogwild, to which all other machines are one more worker: see exchange.py.
 
 Reference: Niu et al. (2011), "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient
 Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learning".
@@ -29,6 +29,7 @@ OF_UPDATES = (
 OF_GAMES = ("score", "length")  # ... and over its finished games, raw points and agent steps.
 # Whether its newest gradient was not finite: 1, until one is.
 DIVERGED = "diverged"
+WORKERS = "workers"  # How many workers its row stands for: 1, but see Hogwild.
 # What the test process says: the number of evaluations, the mean score of the last one, the best
 # mean score so far (nan: none), agent steps behind the weights that were evaluated last; and a
 # number that moves as long as it does not hang.
@@ -81,6 +82,9 @@ class Hogwild:
     that worker, `evaluation` to the test process, `stop_flag` to the main process. Nothing can be
     held by a process that was killed.
 
+    In a run on several machines the last row is that of all workers of all other machines: their
+    counts since the run began, and the mean of their normalizers.
+
     weights: (P,) first weights of the run.
     make_optimizer: called with [parameter]; torch.optim.Optimizer with a share_memory() method.
     num_optimizers: 1, shared by all workers; or one per worker.
@@ -126,7 +130,8 @@ class Hogwild:
         self.parameter.share_memory_()
         for optimizer in self.optimizers:
             optimizer.share_memory()
-        self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES, DIVERGED), num_workers)
+        self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES, DIVERGED, WORKERS), num_workers)
+        self.figures[WORKERS] = 1
         # Game i of a worker, counted by its "games", is in place i % GAMES_KEPT.
         self.finished = Table(OF_FINISHED, num_workers, GAMES_KEPT)
         # Count, mean and standard deviation of environment.Normalizer, per worker.
@@ -224,8 +229,8 @@ class Hogwild:
 
     def normalizer(self) -> Tensor:
         """(3,) count, mean and standard deviation: the mean over the workers that have begun."""
-        begun = self.normalizers[self.normalizers[:, 0] > 0]
-        return begun.mean(0) if len(begun) else torch.zeros(3, dtype=torch.float64)
+        workers = self.figures[WORKERS] * (self.normalizers[:, 0] > 0)
+        return workers @ self.normalizers / workers.sum().clamp(min=1)
 
     def beat(self) -> None:
         """The test process does not hang. Workers say that by their steps."""

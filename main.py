@@ -24,30 +24,26 @@ if __name__ == "__main__":
             utils.say(f"main.py: {given.env}, {what}")
 
 import argparse
-import collections
-import functools
 import logging
 import math
-import multiprocessing.connection
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 
 import filelock
 import torch
 from rich.console import Console
 
+import connection
 import kernels
 import messages
 import network
 from display import Display, can_show
-from hogwild import Hogwild
+from group import Processes
 from monitor import Figures, SamePolicy, Snapshot, require
-from processes import Pulse, child_context, end_fork_server, how, start_child
+from processes import child_context
 from run import Run, load_options, make_folders
-from test import test_process
-from train import train_process
 from utils import (
     Output,
     close_logger,
@@ -58,142 +54,6 @@ from utils import (
 )
 
 PROGRESS_SECONDS = (5, 60)  # from the first update to a line about the speed; then between lines
-STOP_SECONDS = 5  # for the processes to end by themselves; of 10 in which a run has to end
-MAX_REPLACEMENTS = 10  # of processes that died, in any REPLACEMENT_SECONDS
-REPLACEMENT_SECONDS = 600
-
-
-class Processes:
-    """The test process and the workers: started, replaced when they die, stopped."""
-
-    def __init__(
-        self, run: Run, context: BaseContext, stop_signal: StopSignal, output: Output
-    ):
-        """context: makes processes."""
-        server, args, make_env = run.server, run.args, run.make_env
-        errors_to = run.files.log if output is Output.DISPLAY else None
-        self.makers: list[Callable[[], multiprocessing.Process]] = [
-            functools.partial(
-                context.Process,
-                target=test_process,
-                name="test process",
-                args=(
-                    args,
-                    server.for_process(),
-                    run.make_test_env,
-                    run.files,
-                    run.description,
-                    output,
-                ),
-            )
-        ]
-        for rank in range(args.workers):
-            self.makers.append(
-                functools.partial(
-                    context.Process,
-                    target=train_process,
-                    name=f"worker {rank}",
-                    args=(rank, args, server.for_process(rank), make_env, errors_to),
-                )
-            )
-        self.running: list[multiprocessing.Process] = []
-        self.pulses: list[Pulse] = []
-        self.server = server
-        # When, at most REPLACEMENT_SECONDS ago, and which.
-        self.replaced: list[tuple[float, list[str]]] = []
-        # The last words of a process: where a display has the terminal, they are in the log.
-        self.reasons = f"why is {'' if errors_to else 'above, the log '}in {run.files.log}"
-        self.stop_signal = stop_signal
-        stop_signal.children = self.running
-
-    def start(self) -> None:
-        """Start all of them, or as many as there are when a stop is asked for."""
-        self.stop_signal.on_stop = end_fork_server  # it may load for long before the first
-        for maker in self.makers:
-            process = None if self._stopping() else start_child(maker, self._stopping)
-            if not process:
-                break
-            self.running.append(process)
-            self.pulses.append(Pulse())
-            self.stop_signal.on_stop = None
-
-    def _stopping(self) -> bool:
-        return self.stop_signal.received
-
-    def wait(self, seconds: float) -> None:
-        """Until a process has ended, at most so long."""
-        sentinels = [process.sentinel for process in self.running if process.is_alive()]
-        multiprocessing.connection.wait(sentinels, timeout=seconds)
-
-    def workers_alive(self) -> int:
-        return sum(process.is_alive() for process in self.running[1:])  # the first one tests
-
-    def replace_dead(self, logger: logging.Logger) -> bool:
-        """Start anew whatever has died or hangs. False if that has happened too often.
-
-        What dies at the same time dies of one cause, such as the end of the fork server, which
-        takes all others along: it counts once.
-        """
-        self._kill_hanging(logger)
-        if all(process.is_alive() for process in self.running):
-            return True
-        time.sleep(0.1)  # for those that die with it
-        dead = [i for i, process in enumerate(self.running) if not process.is_alive()]
-        now, names = time.monotonic(), [self.running[i].name for i in dead]
-        recent = [(t, those) for t, those in self.replaced if now - t < REPLACEMENT_SECONDS]
-        self.replaced = [*recent, (now, names)]
-        give_up = len(self.replaced) > MAX_REPLACEMENTS
-        for i, name in zip(dead, names, strict=True):
-            then = self._why_give_up(now) if give_up else "starting another"
-            logger.error(f"{name} died, {how(self.running[i].exitcode)}; {then}")
-        if give_up:
-            return False
-        for i in dead:  # if the fork server died, they may be alive: this tells them to end
-            self.running[i].close()
-        for done, i in enumerate(dead):
-            another = None
-            try:
-                another = None if self._stopping() else start_child(self.makers[i], self._stopping)
-            finally:
-                if not another:  # nobody may ask the closed ones anything
-                    left = dead[done:]
-                    self.running[:] = [p for j, p in enumerate(self.running) if j not in left]
-            if not another:
-                break
-            self.running[i], self.pulses[i] = another, Pulse()
-        return True
-
-    def _why_give_up(self, now: float) -> str:
-        deaths = collections.Counter(name for _, names in self.replaced for name in names)
-        return (
-            f"giving up after {deaths.total()} deaths in {now - self.replaced[0][0]:.0f} s ("
-            + ", ".join(f"{name}: {n}" for name, n in deaths.most_common())
-            + f"); {self.reasons}"
-        )
-
-    def _kill_hanging(self, logger: logging.Logger) -> None:
-        """End what has made no step for long; it is then replaced like any other dead process."""
-        beats = [self.server.evaluation["beats"], *self.server.figures["steps"]]
-        for process, pulse, beat in zip(self.running, self.pulses, beats, strict=False):
-            if pulse.stands_still(float(beat), time.monotonic()):
-                logger.error(f"{process.name} hangs, no step for {pulse.limit} s; killing it")
-                process.kill()
-                process.join()
-
-    def stop(self, server: Hogwild) -> None:
-        """Ask every process to end, and end those that do not.
-
-        Before the first update there is nothing to wait for: many workers on few cores take long
-        to start, and see the flag only then.
-        """
-        server.stop()
-        deadline = time.monotonic() + (STOP_SECONDS if server.has_learned else 0)
-        for process in self.running:
-            process.join(max(0.0, deadline - time.monotonic()))
-        for process in self.running:
-            process.kill()
-        for process in self.running:
-            process.join()
 
 
 def watch(
@@ -202,8 +62,11 @@ def watch(
     stop_signal: StopSignal,
     logger: logging.Logger,
     display: Display | None,
+    cluster=None,
 ) -> bool:
     """Until the run is over: replace what dies, save, report. False if it had to be given up.
+
+    cluster: cluster.Cluster of a run on several machines.
 
     filelock.Timeout: see Locks.
     """
@@ -223,6 +86,8 @@ def watch(
             break
         if not processes.replace_dead(logger):
             return False
+        if cluster:
+            cluster.log(logger)
         run.locks.keep()
         run.write_games(logger)
         run.save_when_due(logger)
@@ -240,6 +105,28 @@ def watch(
         if display:
             display.update()
     return True
+
+
+def make_processes(
+    run: Run, context: BaseContext, stop_signal: StopSignal, output: Output
+) -> Processes:
+    """The processes of this machine; context: makes them."""
+    server, files = run.server, run.files
+    errors_to = files.log if output is Output.DISPLAY else None
+    test = (run.args, server.for_process(), run.make_test_env, files, run.description, output)
+    # The last words of a process: where a display has the terminal, they are in the log.
+    reasons = f"why is {'' if errors_to else 'above, the log '}in {files.log}"
+    return Processes(
+        server, run.args, run.make_env, context, stop_signal, test, errors_to, reasons
+    )
+
+
+def make_cluster(run: Run, processes: Processes):
+    """The other machines, as cluster.Cluster; connection.connect comes before."""
+    from cluster import Cluster  # imports Ray, which only a run that wants it has to have
+
+    actions = len(run.description["actions"])
+    return Cluster(run.server, run.args, run.make_env, actions, processes.workers_alive)
 
 
 def run_to_end(
@@ -263,8 +150,9 @@ def run_to_end(
         if output is Output.DISPLAY:  # which gives the screen back as it was
             say(line)
     run.server.start_clock()
-    processes = Processes(run, context, stop_signal, output)
-    display = Display(run, processes, console) if output is Output.DISPLAY else None
+    processes = make_processes(run, context, stop_signal, output)
+    cluster = make_cluster(run, processes) if run.args.ray is not None else None
+    display = Display(run, processes, console, cluster) if output is Output.DISPLAY else None
     healthy = False
     with display or contextlib.nullcontext():
         if display:
@@ -272,8 +160,10 @@ def run_to_end(
         try:
             if display:  # many processes take long to start
                 display.update()
+            if cluster:
+                cluster.start()
             processes.start()
-            healthy = watch(run, processes, stop_signal, logger, display)
+            healthy = watch(run, processes, stop_signal, logger, display, cluster)
         except filelock.Timeout:
             close_logger(logger)  # the log is now that of another run
             raise
@@ -285,7 +175,11 @@ def run_to_end(
             with contextlib.suppress(Exception):  # a display that fails must not keep it from that
                 if display:
                     display.stopping()
+            if cluster:
+                cluster.stop()
             processes.stop(run.server)
+            if cluster:
+                cluster.finish(logger)
     if display:  # errors and the last line are for the terminal as well
         stop_signal.before_exit = None
         for line in display.errors():
@@ -343,6 +237,9 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         run.locks.check()  # before the kernels are compiled, which takes long
         slow_because = choose_network(run.args, run.model)
         context = child_context(run.args.plain)
+        if args.ray is not None:
+            connection.connect(args.ray)
+            stop_signal.install()  # Ray has handlers of its own
         stop_signal.at_once = False
         if stop_signal.received:
             return 0

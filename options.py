@@ -124,6 +124,22 @@ def _bare_parser() -> LineParser:
         "optimizer at step 0",
     )
 
+    machines = parser.add_argument_group("several machines")
+    machines.add_argument(
+        "--ray", nargs="?", const="", metavar="HOST:PORT",
+        help="train on the machines of this Ray cluster; without an address, of the one that "
+        "`ray start` joined, or else in a cluster of this machine alone",
+    )
+    machines.add_argument(
+        "--machines", type=positive_int, metavar="N",
+        help="how many machines take part, this one included (default: all, those too that join "
+        "later); each has --workers, or one worker per core if this one has",
+    )
+    machines.add_argument(
+        "--exchange-updates", type=positive_int, default=8, metavar="K",
+        help="updates of a machine after which it exchanges weights with the others",
+    )
+
     learning = parser.add_argument_group("learning", argument_default=absent)
     learning.add_argument(
         "-l", "--lr", type=number_or_schedule(positive_float, last=natural_float), metavar="LR",
@@ -635,6 +651,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("--resume brings back its own weights; leave out --load")
     if args.published and not args.load:
         raise ValueError("--published says which weights --load starts from; add --load")
+    if args.machines and args.ray is None:
+        raise ValueError("--machines counts those of a Ray cluster; add --ray")
     if args.resume and args.recipe:
         raise ValueError("--resume goes on with what the run had; leave out --recipe")
     check_skip_rate(parse_env_id(args.env), args.skip_rate)
@@ -663,7 +681,7 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
     # Of the session, not of the run.
     session = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
-    session += ("plain",)
+    session += ("plain", "ray", "machines")
     options = vars(parser.parse_args([])).keys() | recipe_options().keys()
     parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in session})
     args = parser.parse_args(argv)

@@ -192,8 +192,8 @@ class Run:
         self.weights, _ = flatten_parameters(self.model)
         self.server = Hogwild(
             self.weights,
-            self._make_optimizer,
-            args.workers,
+            functools.partial(make_optimizer, args),
+            args.workers + (args.ray is not None),  # the other machines are one more worker
             1 if args.shared_optimizer else args.workers,
             _as_list(resumed["optimizer"]) if resumed else [],
             resumed["steps"] if resumed else 0,
@@ -257,12 +257,6 @@ class Run:
             return max(counting, default=math.nan), ""
         score, changes = max(scores)
         return math.nan, f"the best score so far, {score:g}, no longer counts: {changes}"
-
-    def _make_optimizer(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        lr = value_at(self.args.lr, 0, self.args.schedule_steps)  # each update brings its own
-        if self.args.optimizer == "Adam":
-            return SharedAdam(parameters, lr, eps=self.args.adam_eps, amsgrad=self.args.amsgrad)
-        return SharedRMSprop(parameters, lr=lr)
 
     def save(self, last: bool = False) -> None:
         """Write the checkpoint; with the last weights as the model, if nothing was a best.
@@ -437,6 +431,15 @@ class Run:
                 path.unlink()
         for old, new in self.set_aside:
             new.rename(old)
+
+
+def make_optimizer(
+    args: argparse.Namespace, parameters: Sequence[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    lr = value_at(args.lr, 0, args.schedule_steps)  # each update brings its own
+    if args.optimizer == "Adam":
+        return SharedAdam(parameters, lr, eps=args.adam_eps, amsgrad=args.amsgrad)
+    return SharedRMSprop(parameters, lr=lr)
 
 
 def _rules(resumed: dict) -> dict:

@@ -50,9 +50,9 @@ HANG_SECONDS = 10  # where a fault needs them short; a busy machine is not hangi
 HURRY = f"""
 import sys; sys.path.insert(0, {str(PROJECT)!r})
 from stopping import StopSignal
-import main, network, processes, run
+import group, main, network, processes, run
 main.PROGRESS_SECONDS = (0.5, 0.5)
-main.MAX_REPLACEMENTS = 1000
+group.MAX_REPLACEMENTS = 1000
 run.CHECKPOINT_SECONDS = 2
 %s
 if __name__ == "__main__":

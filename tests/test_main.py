@@ -24,6 +24,7 @@ from games import Recall
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoint
+import group
 import gym_eval
 import main
 import messages
@@ -602,8 +603,8 @@ def test_a_run_whose_processes_keep_dying_saves_and_ends_with_an_error(tmp_path,
 
     run.wait_for(kill_again, 120)
     assert run.process.returncode == 1
-    assert len(killed) == main.MAX_REPLACEMENTS + 1
-    deaths = main.MAX_REPLACEMENTS + 1
+    assert len(killed) == group.MAX_REPLACEMENTS + 1
+    deaths = group.MAX_REPLACEMENTS + 1
     assert re.search(
         rf"worker 0 died, killed by SIGKILL, [^;]*; giving up after {deaths} deaths in \d+ s "
         rf"\(worker 0: {deaths}\); why is above, the log in logs/Pong-v0_log\n",
@@ -761,8 +762,8 @@ def test_nothing_is_started_anew_once_a_stop_is_asked_for(monkeypatch):
         return Dead()
 
     stop, started = StopSignal(), []
-    monkeypatch.setattr(main, "start_child", start)
-    some = object.__new__(main.Processes)
+    monkeypatch.setattr(group, "start_child", start)
+    some = object.__new__(group.Processes)
     some.stop_signal, some.makers, some.running, some.pulses = stop, range(60), [], []
     some.start()
     assert started == [0, 1]

@@ -1,0 +1,210 @@
+"""A run on the machines of a Ray cluster, as its driver sees it.
+
+Inside a machine everything is as in a local run; between the machines there is a parameter server,
+an actor on the driver's machine. The driver's own workers are processes of main.py, as ever; those
+of another machine belong to an actor there. What dies is replaced from here.
+"""
+
+import argparse
+import copy
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gymnasium as gym
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from exchange import Exchanger, Messages
+from group import MAX_REPLACEMENTS, REPLACEMENT_SECONDS
+from hogwild import DIVERGED, WORKERS, Hogwild
+from machine import LAST_SECONDS, SERVER, Job, Machine, versions
+from model import make_model
+from parameter_server import DRIVER, News, ParameterServer
+from utils import available_cores, count
+
+LOOK_SECONDS = 1  # between two looks at who is there
+STOP_SECONDS = 8  # for the other machines, from the word on; of 15 in which a run has to end
+
+
+class Member(NamedTuple):
+    """A machine that takes part."""
+
+    number: int
+    actor: ray.actor.ActorHandle
+    result: ray.ObjectRef  # of Machine.train
+
+
+class Cluster:
+    """The parameter server, the machines and the driver's own exchange with them.
+
+    Its threads do whatever may have to wait for the network; the main process need not.
+
+    hogwild: of the driver's machine, one row longer than it has workers; nobody trains yet.
+    """
+
+    def __init__(
+        self,
+        hogwild: Hogwild,
+        args: argparse.Namespace,
+        make_env: Callable[[], gym.Env],
+        num_actions: int,
+        count_alive: Callable[[], int],
+    ):
+        """count_alive: how many workers live on the driver's machine."""
+        self.hogwild, self.args = hogwild, args
+        self.make_env, self.num_actions = make_env, num_actions
+        self.messages: list[tuple[int, str]] = []  # for the log: level, text
+        self.here = ray.get_runtime_context().get_node_id()
+        self.exchanger = Exchanger(
+            DRIVER, hogwild, make_model(num_actions, args.hidden_size), args.exchange_updates,
+            self._start_server(hogwild.parameter.detach().numpy(), {}), self._replace_server,
+            count_alive, Messages(),
+        )  # fmt: skip
+        self.exchanger.on_news = self._take_news
+        self.members: dict[str, Member] = {}  # by node
+        self.left: dict[str, list[float]] = {}  # when a node's machine ended; by node
+        self.refused: set[str] = set()  # nodes that can take no part
+        self.names: list[str] = ["this machine"]  # of all that ever took part, by number
+        self.ending = threading.Event()
+        self.keeper = threading.Thread(target=self._keep, name="machines", daemon=True)
+
+    def start(self) -> None:
+        self.exchanger.start()
+        self.keeper.start()
+
+    def log(self, logger: logging.Logger) -> None:
+        """Write down what has happened."""
+        while self.messages:
+            logger.log(*self.messages.pop(0))
+
+    def summary(self) -> str:
+        """For the display: machines, workers, how old their newest exchange is, traffic."""
+        news = self.exchanger.news
+        if not news:
+            return "-"
+        workers = news.alive + self.exchanger.count_alive()
+        behind = news.behind + time.monotonic() - self.exchanger.reported
+        megabytes = 2 * self.exchanger.known.nbytes * news.exchanges / 1e6
+        seconds = max(time.monotonic() - self.hogwild.started, 1.0)
+        return (
+            f"{1 + len(self.members)} with {count(workers, 'worker')}   "
+            f"{behind:.1f} s behind   {megabytes / seconds:.1f} MB/s"
+        )
+
+    def stop(self) -> None:
+        """Tell all machines to stop, and do not wait."""
+        self.ending.set()
+        self.stopped_at = time.monotonic()
+        self.exchanger.server.stop.remote()
+
+    def finish(self, logger: logging.Logger) -> None:
+        """Wait for the last differences of all machines. The driver's own processes have ended."""
+        self.keeper.join(LOOK_SECONDS)
+        ended = self._ended(self.stopped_at + STOP_SECONDS - time.monotonic())
+        for number, _, result in self.members.values():
+            if result not in ended:
+                self._say(f"{self.names[number]} did not stop in time; its last updates are lost")
+        if not self.exchanger.finish(LAST_SECONDS):
+            self._say("the parameter server did not answer; the last updates of others are lost")
+        self.log(logger)
+
+    # The parameter server.
+
+    def _start_server(self, weights, totals: dict) -> ray.actor.ActorHandle:
+        here = NodeAffinitySchedulingStrategy(self.here, soft=False)
+        actor = ray.remote(ParameterServer).options(
+            name=SERVER, num_cpus=0, scheduling_strategy=here
+        )
+        return actor.remote(weights, totals)
+
+    def _replace_server(self, exchanger: Exchanger) -> ray.actor.ActorHandle:
+        """Another one, with what the driver was told last."""
+        totals = exchanger.news.totals if exchanger.news else {}
+        try:
+            server = self._start_server(exchanger.known, totals)
+        except ValueError:  # the name of the dead one is not yet free
+            return exchanger.server
+        ago = time.monotonic() - exchanger.exchanged
+        self._say(f"the parameter server died; another goes on with the weights of {ago:.1f} s ago")
+        if self.ending.is_set():
+            server.stop.remote()
+        return server
+
+    # The machines. What follows is for the thread `keeper`.
+
+    def _keep(self) -> None:
+        while not self.ending.wait(LOOK_SECONDS if self.members else 0.1):
+            nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+            for node in nodes:
+                if self._wanted(node):
+                    self._start_machine(nodes[node])
+            ended = self._ended(0.0)
+            for node, member in list(self.members.items()):
+                if member.result in ended:
+                    del self.members[node]
+                    self._bury(node, member, node in nodes)
+
+    def _ended(self, seconds: float) -> list[ray.ObjectRef]:
+        """Results of the machines that have ended, or of all as soon as they have."""
+        results = [member.result for member in self.members.values()]
+        if not results:
+            return []
+        return ray.wait(results, num_returns=len(results), timeout=max(0.0, seconds))[0]
+
+    def _wanted(self, node: str) -> bool:
+        full = self.args.machines and 1 + len(self.members) >= self.args.machines
+        return not (full or node in self.members or node in self.refused or node == self.here)
+
+    def _start_machine(self, node: dict) -> None:
+        workers = self.args.workers
+        if workers == available_cores():  # one per core here: one per core there
+            workers = max(1, int(node["Resources"].get("CPU", 1)))
+        number = len(self.names)
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        actor = ray.remote(Machine).options(num_cpus=0, scheduling_strategy=there).remote()
+        server = self.hogwild
+        optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in server.optimizers])
+        job = Job(
+            self.args, self.make_env, self.num_actions, versions(), optimizers,
+            server.normalizer(), server.first_step, server.seconds,
+        )  # fmt: skip
+        self.names.append(f"machine {number} ({node['NodeManagerAddress']})")
+        result = actor.train.remote(number, workers, job, self.exchanger.server)
+        self.members[node["NodeID"]] = Member(number, actor, result)
+        self._say(f"{self.names[number]} starts {count(workers, 'worker')}", logging.INFO)
+
+    def _bury(self, node: str, member: Member, is_there: bool) -> None:
+        """A machine takes part no more."""
+        self.exchanger.server.leave.remote(member.number, (DIVERGED, WORKERS))
+        try:
+            reason = ray.get(member.result)
+        except RayError as error:
+            reason = _line(error)
+            now = time.monotonic()
+            recent = [t for t in self.left.get(node, ()) if now - t < REPLACEMENT_SECONDS]
+            self.left[node] = [*recent, now]
+            if is_there and len(self.left[node]) <= MAX_REPLACEMENTS:
+                self._say(f"{self.names[member.number]} failed: {reason}; starting it anew")
+                return
+        self.refused.add(node)
+        if reason and not self.ending.is_set():
+            others = count(1 + len(self.members), "machine")
+            lost = self.names[member.number]
+            self._say(f"{lost} is lost: {reason}; the run goes on with {others}")
+
+    def _take_news(self, news: News) -> None:
+        for machine, level, text in news.messages:
+            self._say(f"{self.names[machine]}: {text}", level)
+
+    def _say(self, text: str, level: int = logging.ERROR) -> None:
+        self.messages.append((level, text))
+
+
+def _line(error: RayError) -> str:
+    """What an error of Ray says, in one line; of one in another process what that one says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if isinstance(error, RayTaskError) else lines[0]

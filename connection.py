@@ -1,0 +1,77 @@
+"""How main.py becomes the driver of a Ray cluster. Ray is imported here, when a run wants it."""
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import tempfile
+from pathlib import Path
+
+from monitor import require
+
+PROJECT = Path(__file__).parent
+STORE = 256 * 2**20  # bytes for objects, of which one exchange needs 26 MB
+REACH_SECONDS = 5
+# What the other machines get of this folder.
+FILES = {"working_dir": str(PROJECT), "excludes": ["*", "!*.py", "!*.json", "!*.toml"]}
+
+
+def connect(address: str) -> None:
+    """Join the Ray cluster of this address ("" for the one of this machine, or a new one).
+
+    Replaces the handler of SIGTERM.  ValueError: one line about why there is none.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns about GPUs
+    address = address or _joined()
+    if address and not _answers(address):
+        raise ValueError(f"{address}: no Ray cluster answers there; see `ray start`")
+    if not address:
+        _keep_to_this_machine()
+    require("ray", "--ray needs Ray")
+    import ray
+
+    options = {"address": address}
+    if not address:
+        options = {"address": "local", "object_store_memory": STORE, "include_dashboard": False}
+    try:
+        ray.init(
+            **options, runtime_env=FILES, log_to_driver=False, logging_level=logging.ERROR,
+            configure_logging=True,
+        )  # fmt: skip
+    except Exception as error:  # of versions that differ, of a token, of the network: Ray has many
+        raise ValueError(f"cannot join the Ray cluster: {str(error).splitlines()[0]}") from None
+
+
+def _joined() -> str:
+    """Address of the cluster that this machine is part of; "" if there is none."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    with contextlib.suppress(OSError):
+        address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
+        return address if _answers(address) else ""  # it may be from before a restart
+    return ""
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _keep_to_this_machine() -> None:
+    """Nobody else has business with a cluster of this machine alone.
+
+    To be called before Ray is imported. Its servers listen on 127.0.0.1 if several machines are
+    ruled out, an option that is named after the systems where they are; else on every address. And
+    whoever connects needs a token, which lies in no file.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15, or others' programs would come first

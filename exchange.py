@@ -1,0 +1,201 @@
+"""The exchange between the shared memory of one machine and the parameter server of the run.
+
+To the processes of a machine, all other machines are one more worker: it changes the weights, it
+counts steps, updates and games, in the last row of Hogwild's tables. A thread of the machine's main
+process is that worker.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
+from torch import nn
+
+from hogwild import DIVERGED, OF_GAMES, WORKERS, FinishedGames, Hogwild
+from model import flatten_parameters
+from network import has_diverged
+from parameter_server import News, Reply, Report
+
+POLL_SECONDS = 0.01
+REPORT_SECONDS = 0.5  # between two reports, at most
+EXCHANGE_SECONDS = 10  # between two exchanges, however few updates there were
+
+
+class Messages(logging.Handler):
+    """Keeps what is logged, (level, text), until it is sent to the driver."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept: list[tuple[int, str]] = []
+
+    def emit(self, record):
+        self.kept.append((record.levelno, record.getMessage()))
+
+
+class Exchanger(threading.Thread):
+    """Sends what a machine's own updates have changed, and takes what the others changed.
+
+    A difference is added to shared memory as workers add their updates, without a lock: where both
+    write one number at one moment, one of them is lost.
+
+    machine: its number.  hogwild: what its processes share; nobody trains yet.
+    model: of its own, to see whether weights are of use.
+    every: updates of this machine after which it exchanges.
+    server: the actor.  replace_server: called with the exchanger if that has died; gives another.
+    count_alive: how many workers live.  messages: for the driver's log.
+    games: finished games of this machine; None for the driver, which writes down its own.
+    """
+
+    def __init__(
+        self,
+        machine: int,
+        hogwild: Hogwild,
+        model: nn.Module,
+        every: int,
+        server: ray.actor.ActorHandle,
+        replace_server: Callable[["Exchanger"], ray.actor.ActorHandle],
+        count_alive: Callable[[], int],
+        messages: Messages,
+        games: FinishedGames | None = None,
+    ):
+        super().__init__(name="exchange", daemon=True)
+        self.machine, self.hogwild, self.every = machine, hogwild, every
+        self.server, self.replace_server = server, replace_server
+        self.count_alive, self.messages, self.games = count_alive, messages, games
+        self.row = len(hogwild.normalizers) - 1
+        hogwild.figures[WORKERS][self.row] = 0
+        self.model, self.private = model, flatten_parameters(model)[0]
+        self.weights = hogwild.parameter.detach().numpy()  # (P,) in shared memory
+        self.known = self.weights.copy()  # (P,) of the run, after the last exchange
+        self.sent, self.change = np.empty_like(self.known), np.empty_like(self.known)
+        self.number = 0  # of the last exchange
+        self.others: dict[str, float] = {}  # totals
+        self.unsent: list[tuple[float, int]] = []  # games
+        self.news: News | None = None
+        self.exchanged = self.reported = time.monotonic()  # when
+        self.updates = 0  # then
+        self.on_stop: Callable[[], None] = hogwild.stop
+        self.on_news: Callable[[News], None] = lambda news: None
+        self.ending = threading.Event()
+        self.deadline = float("inf")
+
+    def run(self) -> None:
+        while not self.ending.wait(POLL_SECONDS):
+            now = time.monotonic()
+            updates = int(self.hogwild.figures["updates"][: self.row].sum())
+            if updates - self.updates >= self.every or now - self.exchanged > EXCHANGE_SECONDS:
+                self.updates = updates
+                self.exchange()
+                self.exchanged = time.monotonic()
+            elif now - self.reported > REPORT_SECONDS:
+                self.report()
+
+    def finish(self, seconds: float) -> bool:
+        """Exchange for the last time, after all other processes have ended.
+
+        False if that was not to be had within so many seconds.
+        """
+        self.deadline = time.monotonic() + seconds
+        self.ending.set()
+        self.join()
+        return self.exchange()
+
+    def report(self) -> bool:
+        """Say what was counted and be told the same. False if it was given up."""
+        return self._call(None) is not None
+
+    def exchange(self) -> bool:
+        """Add what this machine changed to the weights of the run, and the contrary."""
+        np.copyto(self.sent, self.weights)
+        np.subtract(self.sent, self.known, out=self.change)
+        if self._of_no_use():
+            self.messages.kept.append(
+                (logging.ERROR, "diverged; what was changed since the last exchange is dropped")
+            )
+            for vector in (self.weights, self.sent):
+                np.copyto(vector, self.known)
+            self.change[:] = 0
+        reply = self._call(self.change)
+        if reply is None:
+            return False
+        if reply.refused:
+            np.copyto(self.weights, reply.weights)
+        else:
+            np.subtract(reply.weights, self.sent, out=self.change)
+            self.weights += self.change
+        np.copyto(self.known, reply.weights)
+        return True
+
+    def _of_no_use(self) -> bool:
+        """Whether the run is better without what is about to be sent."""
+        if not np.isfinite(self.change).all():
+            return True
+        if not self.hogwild.figures[DIVERGED][: self.row].any():
+            return False
+        self.private.copy_(torch.from_numpy(self.sent))
+        return has_diverged(self.model)
+
+    def _call(self, change: np.ndarray | None) -> Reply | None:
+        """Ask the server until it answers; None if the deadline has passed."""
+        if self.games:
+            self.unsent += [row[2:] for row in self.games.collect()]
+        totals = self.hogwild.figures.values[: self.row].sum(0).tolist()
+        messages = self.messages.kept[:]
+        report = Report(
+            dict(zip(self.hogwild.figures.columns, totals, strict=True)),
+            self._own_normalizer(),
+            self.count_alive(),
+            self.unsent,
+            messages,
+        )
+        self.number += 1
+        reply = None
+        while reply is None:
+            try:
+                answer = self.server.exchange.remote(self.machine, self.number, report, change)
+                reply = self._wait(answer)
+            except ActorUnavailableError:
+                time.sleep(POLL_SECONDS)
+            except ActorDiedError:
+                self.server = self.replace_server(self)
+            if reply is None and time.monotonic() > self.deadline:
+                return None
+        self.unsent = []
+        del self.messages.kept[: len(messages)]
+        self.reported = time.monotonic()
+        self._take(reply)
+        return reply
+
+    def _wait(self, answer: ray.ObjectRef) -> Reply | None:
+        while True:
+            try:
+                return ray.get(answer, timeout=min(1.0, max(0.0, self.deadline - time.monotonic())))
+            except GetTimeoutError:
+                if time.monotonic() > self.deadline:
+                    return None
+
+    def _own_normalizer(self) -> np.ndarray:
+        begun = self.hogwild.normalizers[: self.row]
+        begun = begun[begun[:, 0] > 0]
+        return begun.mean(0).numpy() if len(begun) else np.zeros(3)
+
+    def _take(self, reply: Reply) -> None:
+        """Enter what the others did as a worker would: games before the steps that ended them."""
+        new = {name: n - self.others.get(name, 0.0) for name, n in reply.others.items()}
+        self.others = reply.others
+        for name in ("games", *OF_GAMES, "number"):
+            new.pop(name, None)
+        if reply.news:
+            self.news = reply.news
+            for score, length in reply.news.games:
+                self.hogwild.report_game(self.row, score, length, int(new.get("steps", 0)))
+            self.on_news(reply.news)
+        self.hogwild.report(self.row, **new)
+        self.hogwild.normalizers[self.row] = torch.from_numpy(reply.normalizer.copy())
+        if reply.stop:
+            self.on_stop()

@@ -1,0 +1,138 @@
+"""What a machine does that is not the driver's: an actor of Ray with workers of its own."""
+
+import copy
+import functools
+import hashlib
+import logging
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import ray
+import torch
+
+import checkpoint
+import network
+from exchange import Exchanger, Messages
+from group import Processes
+from hogwild import FinishedGames, Hogwild
+from messages import slow
+from model import make_model
+from processes import child_context
+from run import make_optimizer
+from stopping import StopSignal
+
+SERVER = "parameter server"  # name of the actor
+LAST_SECONDS = 5  # for the last exchange
+MACHINE = 3  # first word of the stream of a machine's seed; see utils.game_seed
+
+
+class Job(NamedTuple):
+    """What every machine has to know of a run."""
+
+    args: Namespace
+    make_env: Callable[[], gym.Env]
+    num_actions: int
+    versions: dict[str, str]  # those of the driver's machine, see versions
+    optimizers: list[dict]  # state dicts of the driver's machine
+    normalizer: torch.Tensor  # (3,) of the run
+    steps: int  # agent steps and seconds of earlier sessions, and of this one so far
+    seconds: float
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on all machines: of Python, of packages, of the suite's own files."""
+    suite = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        suite.update(path.read_bytes())
+    packages = {name: version(name) for name in ("numba", "ray")}
+    return {**checkpoint.versions(), **packages, "the suite": suite.hexdigest()[:12]}
+
+
+class Machine:
+    """Trains with workers of its own until the run stops."""
+
+    def train(self, number: int, workers: int, job: Job, server: ray.actor.ActorHandle) -> str:
+        """Returns why this machine takes part no more; nothing if the run stops.
+
+        number: of the machine.
+        """
+        here = versions()
+        if wrong := [f"{name} {here[name]}" for name, v in job.versions.items() if here[name] != v]:
+            there = [f"{name} {v}" for name, v in job.versions.items() if here[name] != v]
+            return f"it has {', '.join(wrong)}, but the driver's machine {', '.join(there)}"
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the driver
+        del sys.modules["__main__"].__file__  # Ray's; every child process would load it
+        args = copy.copy(job.args)
+        args.workers = workers
+        seeds = np.random.SeedSequence(job.args.seed, spawn_key=(MACHINE, number))
+        args.seed = int(seeds.generate_state(1, np.uint64)[0] >> 1)
+        torch.set_num_threads(1)
+        model = make_model(job.num_actions, args.hidden_size)
+        weights = torch.from_numpy(np.array(ray.get(server.current.remote())))
+        one = args.shared_optimizer
+        hogwild = Hogwild(
+            weights,
+            functools.partial(make_optimizer, args),
+            workers + 1,
+            1 if one else workers,
+            _dealt(job.optimizers, 1 if one else workers),
+            job.steps,
+            job.seconds,
+            args.max_steps or float("inf"),
+        )
+        hogwild.normalizers[:] = job.normalizer
+        messages, logger = Messages(), logging.Logger("machine")
+        logger.addHandler(messages)
+        if (nice := os.getpriority(os.PRIO_PROCESS, 0)) > 0:
+            logger.info(f"trains at niceness {nice}; RAY_worker_niceness=0 ray start changes that")
+        if not args.plain and (reason := network.why_plain(model)):
+            logger.info(slow(reason))
+            args.plain = True
+        stop_signal = StopSignal()
+        processes = Processes(
+            hogwild, args, job.make_env, child_context(args.plain), stop_signal,
+            reasons="why is in Ray's log of that machine",
+        )  # fmt: skip
+        exchanger = Exchanger(
+            number, hogwild, model, args.exchange_updates, server, _find_server,
+            processes.workers_alive, messages, FinishedGames(hogwild),
+        )  # fmt: skip
+
+        def stop() -> None:
+            stop_signal.received = True
+            hogwild.stop()
+
+        exchanger.on_stop = stop
+        hogwild.start_clock()
+        exchanger.start()
+        healthy = True
+        try:
+            processes.start()
+            while healthy and not hogwild.stopped:
+                processes.wait(0.2)
+                healthy = processes.replace_dead(logger)
+        finally:
+            processes.stop(hogwild)
+            exchanger.finish(LAST_SECONDS)
+        return "" if healthy else "its workers died too often"
+
+
+def _find_server(exchanger: Exchanger) -> ray.actor.ActorHandle:
+    """The server that the driver has put in the place of a dead one; the dead one until then."""
+    try:
+        return ray.get_actor(SERVER)
+    except ValueError:
+        return exchanger.server
+
+
+def _dealt(states: Sequence[dict], number: int) -> list[dict]:
+    """As many states, from the first on and over again."""
+    return [copy.deepcopy(states[i % len(states)]) for i in range(number)]

@@ -1,0 +1,139 @@
+"""What the machines of a run share: the weights and the counts of the whole run.
+
+Each machine trains as Hogwild does, in its own memory. From time to time it sends what its own
+updates have changed since it was here last, and takes what the others changed. Both are added; no
+machine waits for another. Needs NumPy only, and knows nothing of Ray.
+
+Reference: Dean et al. (2012), "Large Scale Distributed Deep Networks", Downpour SGD.
+"""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+DRIVER = 0  # the machine where the command was given; the others have numbers from 1 on
+
+
+class Report(NamedTuple):
+    """What a machine says of itself."""
+
+    totals: dict[str, float]  # sums of Hogwild.figures over its workers, since it joined
+    normalizer: np.ndarray  # (3,) of its workers, see Hogwild.normalizer
+    alive: int  # workers
+    games: list[tuple[float, int]]  # that ended since its last report: raw score, agent steps
+    messages: list[tuple[int, str]]  # likewise, for the log: level, text
+
+
+class News(NamedTuple):
+    """What the driver alone is told."""
+
+    games: list[tuple[float, int]]  # of all other machines, since it asked last
+    messages: list[tuple[int, int, str]]  # likewise: machine, level, text
+    totals: dict[int, dict[str, float]]  # by machine
+    alive: int  # workers of all other machines
+    behind: float  # seconds since the last exchange of the machine that is furthest behind
+    exchanges: int  # in all
+
+
+class Reply(NamedTuple):
+    """What a machine is told."""
+
+    weights: np.ndarray | None  # (P,) of the run; None if it sent no change
+    refused: bool  # its change was not finite, and was not added
+    others: dict[str, float]  # sums over the totals of all other machines
+    normalizer: np.ndarray  # (3,) mean over the workers of all other machines
+    stop: bool  # the run is to end
+    news: News | None
+
+
+class ParameterServer:
+    """Owner of the weights (P,) and of what each machine has counted.
+
+    totals: of each machine, where this server takes the place of another one.
+    """
+
+    def __init__(self, weights: np.ndarray, totals: dict[int, dict[str, float]]):
+        self.weights = np.array(weights)  # a copy: what Ray hands over is read-only
+        self.totals = dict(totals)
+        self.normalizers: dict[int, np.ndarray] = {}  # of the machines that take part
+        self.alive: dict[int, int] = {}
+        self.exchanged: dict[int, float] = {}  # when
+        self.exchanges = 0
+        self.games: list[tuple[float, int]] = []  # that the driver has yet to take
+        self.messages: list[tuple[int, int, str]] = []
+        self.taken: tuple[list, list] = [], []  # what it was given last
+        self.stopping = False
+
+    def exchange(
+        self, machine: int, number: int, report: Report, change: np.ndarray | None = None
+    ) -> Reply:
+        """Add what a machine has changed, and say what there is now.
+
+        number: of this exchange, ascending. One that comes again, because its reply was lost, is
+            answered again and adds nothing.
+        change: (P,), or None for a report alone.
+        """
+        is_new = number > self.totals.get(machine, {}).get("number", 0)
+        refused = change is not None and not np.isfinite(change).all()
+        now = time.monotonic()
+        self.exchanged.setdefault(machine, now)
+        if change is not None:
+            self.exchanged[machine] = now
+            self.exchanges += 1
+        if is_new:
+            self.games += report.games
+            self.messages += [(machine, *message) for message in report.messages]
+            if change is not None and not refused:
+                self.weights += change
+            if machine == DRIVER:
+                self.taken = self.games, self.messages
+                self.games, self.messages = [], []
+        self.totals[machine] = {**report.totals, "number": number}
+        self.normalizers[machine] = report.normalizer
+        self.alive[machine] = report.alive
+        return Reply(
+            self.weights if change is not None else None,
+            refused,
+            self._others(machine),
+            self._normalizer(machine),
+            self.stopping,
+            self._news(now) if machine == DRIVER else None,
+        )
+
+    def _others(self, machine: int) -> dict[str, float]:
+        others = [totals for other, totals in self.totals.items() if other != machine]
+        return {
+            name: sum(totals[name] for totals in others) for totals in others for name in totals
+        }
+
+    def _normalizer(self, machine: int) -> np.ndarray:
+        begun = {m: n for m, n in self.normalizers.items() if m != machine and n[0] > 0}
+        if not begun:
+            return np.zeros(3)
+        workers = [self.totals[m]["workers"] for m in begun]
+        return np.average(list(begun.values()), axis=0, weights=workers)
+
+    def _news(self, now: float) -> News:
+        games, messages = self.taken
+        alive = sum(alive for machine, alive in self.alive.items() if machine != DRIVER)
+        behind = now - min(self.exchanged.values())
+        return News(games, messages, self.totals, alive, behind, self.exchanges)
+
+    def current(self) -> np.ndarray:
+        """The weights, (P,), for a machine that joins."""
+        return self.weights
+
+    def leave(self, machine: int, states: tuple[str, ...]) -> None:
+        """A machine has gone: what it has done stays.
+
+        states: names of the totals that say how it is, not what it has done.
+        """
+        if machine in self.totals:
+            self.totals[machine] |= dict.fromkeys(states, 0.0)
+        for table in (self.normalizers, self.alive, self.exchanged):
+            table.pop(machine, None)
+
+    def stop(self) -> None:
+        """Tell every machine, with its next exchange, that the run is to end."""
+        self.stopping = True
