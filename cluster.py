@@ -21,9 +21,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from exchange import Exchanger, Messages
 from group import MAX_REPLACEMENTS, REPLACEMENT_SECONDS
 from hogwild import DIVERGED, WORKERS, Hogwild
-from machine import LAST_SECONDS, SERVER, Job, Machine, versions
+from machine import LAST_SECONDS, Job, Machine, versions
 from model import make_model
-from parameter_server import DRIVER, News, ParameterServer
+from parameter_server import DRIVER, SERVER, News, ParameterServer
 from utils import available_cores, count
 
 LOOK_SECONDS = 1  # between two looks at who is there

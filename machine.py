@@ -25,11 +25,11 @@ from group import Processes
 from hogwild import FinishedGames, Hogwild
 from messages import slow
 from model import make_model
+from parameter_server import SERVER
 from processes import child_context
 from run import make_optimizer
 from stopping import StopSignal
 
-SERVER = "parameter server"  # name of the actor
 LAST_SECONDS = 5  # for the last exchange
 MACHINE = 3  # first word of the stream of a machine's seed; see utils.game_seed
 

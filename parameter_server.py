@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+SERVER = "parameter server"  # name of the actor
 DRIVER = 0  # the machine where the command was given; the others have numbers from 1 on
 
 

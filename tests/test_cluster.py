@@ -1,0 +1,248 @@
+"""A run on several machines: real Ray, several of its nodes on this machine."""
+
+import functools
+import itertools
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from games import Recall, unseeded
+
+import options
+from environment import Normalizer
+from group import Processes
+from hogwild import Hogwild
+from model import flatten_parameters, make_model
+from parameter_server import DRIVER, SERVER, ParameterServer, Report
+from player import play_games
+from processes import child_context
+from run import make_optimizer
+from stopping import StopSignal
+from utils import TEST, game_seed
+
+PROJECT = Path(options.__file__).parent
+
+# ---------------------------------------------------------------------------------------------
+# The parameter server by itself
+
+
+def report(steps: float = 0.0, workers: int = 1, mean: float = 0.0, games=()) -> Report:
+    normalizer = np.array([100.0, mean, 1.0]) if mean else np.zeros(3)
+    return Report(
+        {"steps": steps, "workers": workers, "diverged": 1.0},
+        normalizer, workers, list(games), [],
+    )  # fmt: skip
+
+
+def test_what_two_machines_changed_is_added_and_each_is_told_what_the_other_did():
+    server = ParameterServer(np.zeros(2, np.float32), {})
+    first = server.exchange(1, 1, report(10, games=[(5.0, 3)]), np.array([1, 0], np.float32))
+    second = server.exchange(2, 1, report(20, workers=3), np.array([1, 2], np.float32))
+    assert (first.others, first.stop) == ({}, False)
+    assert second.weights.tolist() == [2, 2]
+    assert (second.others["steps"], second.others["workers"]) == (10, 1)
+    news = server.exchange(DRIVER, 1, report(5)).news
+    assert (news.games, news.alive, news.exchanges) == ([(5.0, 3)], 4, 2)
+    assert server.exchange(DRIVER, 2, report(5)).news.games == []
+    server.stop()
+    assert server.exchange(1, 2, report(11)).stop
+
+
+def test_an_exchange_that_comes_again_adds_nothing_and_gives_the_same_games():
+    server = ParameterServer(np.zeros(1, np.float32), {})
+    for _ in range(2):
+        reply = server.exchange(1, 1, report(10, games=[(5.0, 3)]), np.ones(1, np.float32))
+        assert reply.weights.tolist() == [1]
+    for _ in range(2):
+        assert server.exchange(DRIVER, 1, report()).news.games == [(5.0, 3)]
+    successor = ParameterServer(server.weights, server.totals)
+    reply = successor.exchange(1, 1, report(10), np.ones(1, np.float32))
+    assert reply.weights.tolist() == [1]
+    assert successor.exchange(DRIVER, 2, report()).others["steps"] == 10
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_change_that_is_not_finite_is_never_added(number):
+    server = ParameterServer(np.zeros(2, np.float32), {})
+    reply = server.exchange(1, 1, report(), np.array([1, number], np.float32))
+    assert reply.refused
+    assert reply.weights.tolist() == [0, 0]
+
+
+def test_the_normalizer_of_the_others_is_the_mean_over_their_workers_that_have_begun():
+    server = ParameterServer(np.zeros(1, np.float32), {})
+    server.exchange(1, 1, report(workers=3, mean=4.0))
+    server.exchange(2, 1, report(workers=1, mean=8.0))
+    server.exchange(3, 1, report(workers=9))  # has not begun
+    assert server.exchange(DRIVER, 1, report(mean=7.0)).normalizer.tolist() == [100, 5, 1]
+
+
+def test_a_machine_that_has_left_keeps_its_steps_and_is_no_longer_diverged():
+    server = ParameterServer(np.zeros(1, np.float32), {})
+    server.exchange(1, 1, report(10, mean=4.0))
+    server.leave(1, ("diverged", "workers"))
+    reply = server.exchange(DRIVER, 1, report())
+    assert reply.others == {"steps": 10, "workers": 0, "diverged": 0, "number": 1}
+    assert (reply.news.alive, reply.normalizer.tolist()) == (0, [0, 0, 0])
+
+
+# ---------------------------------------------------------------------------------------------
+# Several machines
+
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on 127.0.0.1 alone
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "5e" * 32,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+}
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """Makes a Ray cluster of so many nodes, all of them here, and this process its driver."""
+    folder = tempfile.mkdtemp()  # a short name: sockets lie there
+    for name, value in {**ALONE, "RAY_TMPDIR": folder}.items():
+        monkeypatch.setenv(name, value)
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    clusters = []
+
+    def start(number: int) -> Cluster:
+        head = {**small, "include_dashboard": False}
+        clusters.append(Cluster(initialize_head=True, head_node_args=head))
+        for _ in range(number - 1):
+            clusters[0].add_node(wait=False, **small)
+        clusters[0].wait_for_nodes()
+        path = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+        ray.init(
+            clusters[0].address, runtime_env={"env_vars": {"PYTHONPATH": path}},
+            log_to_driver=False, logging_level=logging.ERROR,
+        )  # fmt: skip
+        return clusters[0]
+
+    yield start
+    ray.shutdown()
+    for cluster in clusters:
+        cluster.shutdown()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+RECALL = (
+    "--ray --workers 1 --envs-per-worker 4 --num-steps 5 --hidden-size 64 --lr 1e-3 --gamma 0.2 "
+    "--value-coef 0.1 --seed 3 --max-steps 12000 --exchange-updates 4"
+)
+
+
+class RecallRun:
+    """Recall on all machines of a cluster, one worker with 4 games on each; see test_train.py."""
+
+    def __init__(self):
+        from cluster import Cluster  # imports Ray
+
+        args = options.complete(options.build_parser().parse_args(RECALL.split()))
+        torch.set_num_threads(1)
+        torch.manual_seed(args.seed)
+        self.model = make_model(2, args.hidden_size)
+        self.weights, _ = flatten_parameters(self.model)
+        self.server = Hogwild(
+            self.weights, functools.partial(make_optimizer, args), 2, max_steps=args.max_steps
+        )
+        make_env = unseeded(Recall)
+        self.processes = Processes(
+            self.server, args, make_env, child_context(plain=False), StopSignal()
+        )
+        self.cluster = Cluster(self.server, args, make_env, 2, self.processes.workers_alive)
+        self.logger = logging.Logger("test")
+        self.lines: list[str] = []
+        self.logger.addFilter(lambda record: self.lines.append(record.getMessage()))
+        self.numbers = itertools.count()
+        self.best = -1.0
+
+    def __enter__(self):
+        self.cluster.start()
+        self.wait_for(lambda: self.updates_of_others() > 0)  # what is learned is learned together
+        self.processes.start()
+        return self
+
+    def __exit__(self, *error):
+        self.cluster.stop()
+        self.processes.stop(self.server)
+        self.cluster.finish(self.logger)
+
+    def totals(self) -> dict[int, dict[str, float]]:
+        return self.cluster.exchanger.news.totals
+
+    def updates_of_others(self) -> float:
+        return float(self.server.figures["updates"][-1])
+
+    def wait_for(self, condition, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"{seconds} s have passed; {self.lines}"
+            self.processes.wait(0.1)
+            assert self.processes.replace_dead(self.logger)
+            self.cluster.log(self.logger)
+
+    def wait_for_line(self, text: str) -> None:
+        self.wait_for(lambda: any(text in line for line in self.lines))
+
+    def has_learned(self) -> bool:
+        """Whether 16 greedy games with the newest weights bring nine tenths of the best score."""
+        steps = self.server.steps
+        self.server.pull(self.weights)
+        seeds = [game_seed(3, TEST, next(self.numbers)) for _ in range(16)]
+        normalizer = Normalizer(self.server.normalizer().clone(), frozen=True)
+        results = play_games(self.model, unseeded(Recall), seeds, normalizer, True, side_by_side=8)
+        score = sum(result.score for result in results) / 16 / Recall.TRIALS
+        self.best = max(self.best, score)
+        self.wait_for(
+            lambda: self.best >= 0.9 or self.server.stopped or self.server.steps >= steps + 400
+        )
+        return self.best >= 0.9 or self.server.stopped
+
+
+def test_three_machines_learn_recall_and_count_together(machines):
+    machines(3)
+    with RecallRun() as run:
+        run.wait_for(run.has_learned)
+        run.wait_for(lambda: len(run.totals()) == 3)
+    assert run.best >= 0.9
+    assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())
+    assert min(totals["updates"] for totals in run.totals().values()) > 0
+    games = sum(totals["games"] for totals in run.totals().values())
+    assert run.server.figures["games"].sum() == games > 0
+    assert [line for line in run.lines if "lost" in line or "died" in line] == []
+
+
+def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machines):
+    machines(2)
+    import ray
+
+    with RecallRun() as run:
+        before = run.server.steps
+        ray.kill(ray.get_actor(SERVER))
+        run.wait_for_line("the parameter server died; another goes on")
+        others = run.updates_of_others()
+        run.wait_for(lambda: run.updates_of_others() > others)
+        assert run.server.steps > before
+        [member] = run.cluster.members.values()
+        ray.kill(member.actor)
+        run.wait_for_line("machine 1 (127.0.0.1) failed")
+        run.wait_for(lambda: run.totals().get(2, {}).get("updates", 0) > 0)
+        run.wait_for(run.has_learned)
+    assert run.best >= 0.9
+    assert min(totals["updates"] for totals in run.totals().values()) > 0
+    assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())
