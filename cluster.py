@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exchange import Exchanger, Messages
@@ -66,7 +66,8 @@ class Cluster:
         )  # fmt: skip
         self.exchanger.on_news = self._take_news
         self.members: dict[str, Member] = {}  # by node
-        self.left: dict[str, list[float]] = {}  # when a node's machine ended; by node
+        self.died: dict[str, list[float]] = {}  # when; by node, or the server
+        self.failed = ""  # why the run cannot go on
         self.refused: set[str] = set()  # nodes that can take no part
         self.names: list[str] = ["this machine"]  # of all that ever took part, by number
         self.ending = threading.Event()
@@ -108,7 +109,7 @@ class Cluster:
         for number, _, result in self.members.values():
             if result not in ended:
                 self._say(f"{self.names[number]} did not stop in time; its last updates are lost")
-        if not self.exchanger.finish(LAST_SECONDS):
+        if not self.exchanger.finish(0 if self.failed else LAST_SECONDS) and not self.failed:
             self._say("the parameter server did not answer; the last updates of others are lost")
         self.log(logger)
 
@@ -121,11 +122,16 @@ class Cluster:
         )
         return actor.remote(weights, totals)
 
-    def _replace_server(self, exchanger: Exchanger) -> ray.actor.ActorHandle:
+    def _replace_server(
+        self, exchanger: Exchanger, error: ActorDiedError
+    ) -> ray.actor.ActorHandle:
         """Another one, with what the driver was told last."""
-        totals = exchanger.news.totals if exchanger.news else {}
+        if not exchanger.news or self._too_often("the server"):
+            self.failed = f"the parameter server cannot live: {_line(error)}"
+        if self.failed:
+            return exchanger.server
         try:
-            server = self._start_server(exchanger.known, totals)
+            server = self._start_server(exchanger.known, exchanger.news.totals)
         except ValueError:  # the name of the dead one is not yet free
             return exchanger.server
         ago = time.monotonic() - exchanger.exchanged
@@ -184,10 +190,7 @@ class Cluster:
             reason = ray.get(member.result)
         except RayError as error:
             reason = _line(error)
-            now = time.monotonic()
-            recent = [t for t in self.left.get(node, ()) if now - t < REPLACEMENT_SECONDS]
-            self.left[node] = [*recent, now]
-            if is_there and len(self.left[node]) <= MAX_REPLACEMENTS:
+            if is_there and not self._too_often(node):
                 self._say(f"{self.names[member.number]} failed: {reason}; starting it anew")
                 return
         self.refused.add(node)
@@ -195,6 +198,13 @@ class Cluster:
             others = count(1 + len(self.members), "machine")
             lost = self.names[member.number]
             self._say(f"{lost} is lost: {reason}; the run goes on with {others}")
+
+    def _too_often(self, who: str) -> bool:
+        """Whether it has died now and too often before."""
+        now = time.monotonic()
+        recent = [then for then in self.died.get(who, ()) if now - then < REPLACEMENT_SECONDS]
+        self.died[who] = [*recent, now]
+        return len(self.died[who]) > MAX_REPLACEMENTS
 
     def _take_news(self, news: News) -> None:
         for machine, level, text in news.messages:
@@ -207,4 +217,5 @@ class Cluster:
 def _line(error: RayError) -> str:
     """What an error of Ray says, in one line; of one in another process what that one says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if isinstance(error, RayTaskError) else lines[0]
+    elsewhere = isinstance(error, RayTaskError) or "creation task" in lines[0]
+    return lines[-1] if elsewhere else lines[0]

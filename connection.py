@@ -13,8 +13,8 @@ from monitor import require
 PROJECT = Path(__file__).parent
 STORE = 256 * 2**20  # bytes for objects, of which one exchange needs 26 MB
 REACH_SECONDS = 5
-# What the other machines get of this folder.
-FILES = {"working_dir": str(PROJECT), "excludes": ["*", "!*.py", "!*.json", "!*.toml"]}
+# What the other machines get of this folder. The folder itself is ".", which * excludes.
+FILES = {"working_dir": str(PROJECT), "excludes": ["*", "!.", "!*.py", "!*.json", "!*.toml"]}
 
 
 def connect(address: str) -> None:

@@ -46,7 +46,8 @@ class Exchanger(threading.Thread):
     machine: its number.  hogwild: what its processes share; nobody trains yet.
     model: of its own, to see whether weights are of use.
     every: updates of this machine after which it exchanges.
-    server: the actor.  replace_server: called with the exchanger if that has died; gives another.
+    server: the actor.  replace_server: called with the exchanger and the reason if that has died;
+        gives another, or the same if there is none yet.
     count_alive: how many workers live.  messages: for the driver's log.
     games: finished games of this machine; None for the driver, which writes down its own.
     """
@@ -58,7 +59,7 @@ class Exchanger(threading.Thread):
         model: nn.Module,
         every: int,
         server: ray.actor.ActorHandle,
-        replace_server: Callable[["Exchanger"], ray.actor.ActorHandle],
+        replace_server: Callable[["Exchanger", ActorDiedError], ray.actor.ActorHandle],
         count_alive: Callable[[], int],
         messages: Messages,
         games: FinishedGames | None = None,
@@ -161,8 +162,9 @@ class Exchanger(threading.Thread):
                 reply = self._wait(answer)
             except ActorUnavailableError:
                 time.sleep(POLL_SECONDS)
-            except ActorDiedError:
-                self.server = self.replace_server(self)
+            except ActorDiedError as error:
+                self.server = self.replace_server(self, error)
+                time.sleep(POLL_SECONDS)
             if reply is None and time.monotonic() > self.deadline:
                 return None
         self.unsent = []

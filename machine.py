@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import ray
 import torch
+from ray.exceptions import ActorDiedError
 
 import checkpoint
 import network
@@ -125,7 +126,7 @@ class Machine:
         return "" if healthy else "its workers died too often"
 
 
-def _find_server(exchanger: Exchanger) -> ray.actor.ActorHandle:
+def _find_server(exchanger: Exchanger, error: ActorDiedError) -> ray.actor.ActorHandle:
     """The server that the driver has put in the place of a dead one; the dead one until then."""
     try:
         return ray.get_actor(SERVER)

@@ -88,6 +88,9 @@ def watch(
             return False
         if cluster:
             cluster.log(logger)
+            if cluster.failed:
+                logger.error(cluster.failed)
+                return False
         run.locks.keep()
         run.write_games(logger)
         run.save_when_due(logger)
