@@ -24,9 +24,11 @@ from hogwild import DIVERGED, WORKERS, Hogwild
 from machine import LAST_SECONDS, Job, Machine, versions
 from model import make_model
 from parameter_server import DRIVER, SERVER, News, ParameterServer
+from processes import Pulse
 from utils import available_cores, count
 
 LOOK_SECONDS = 1  # between two looks at who is there
+HEAD_SECONDS = 30  # without an answer of the cluster's head, after which the run ends
 STOP_SECONDS = 8  # for the other machines, from the word on; of 15 in which a run has to end
 
 
@@ -68,6 +70,8 @@ class Cluster:
         self.members: dict[str, Member] = {}  # by node
         self.died: dict[str, list[float]] = {}  # when; by node, or the server
         self.failed = ""  # why the run cannot go on
+        self.looks = 0  # at who is there; the head of the cluster answered
+        self.pulse = Pulse()  # of these
         self.refused: set[str] = set()  # nodes that can take no part
         self.names: list[str] = ["this machine"]  # of all that ever took part, by number
         self.ending = threading.Event()
@@ -81,6 +85,16 @@ class Cluster:
         """Write down what has happened."""
         while self.messages:
             logger.log(*self.messages.pop(0))
+
+    def failure(self) -> str:
+        """Why the run cannot go on; "" if it can. To be asked several times a second.
+
+        Ray ends this process where the head of the cluster has been silent for a minute.
+        """
+        self.pulse.stands_still(self.looks, time.monotonic())
+        if self.pulse.still > HEAD_SECONDS and not self.failed:
+            self.failed = f"the head of the Ray cluster is silent for {HEAD_SECONDS} s"
+        return self.failed
 
     def summary(self) -> str:
         """For the display: machines, workers, how old their newest exchange is, traffic."""
@@ -145,6 +159,7 @@ class Cluster:
     def _keep(self) -> None:
         while not self.ending.wait(LOOK_SECONDS if self.members else 0.1):
             nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+            self.looks += 1
             for node in nodes:
                 if self._wanted(node):
                     self._start_machine(nodes[node])

@@ -88,8 +88,8 @@ def watch(
             return False
         if cluster:
             cluster.log(logger)
-            if cluster.failed:
-                logger.error(cluster.failed)
+            if failure := cluster.failure():
+                logger.error(failure)
                 return False
         run.locks.keep()
         run.write_games(logger)
