@@ -28,6 +28,7 @@ from processes import Pulse
 from utils import available_cores, count
 
 LOOK_SECONDS = 1  # between two looks at who is there
+CREATION = "creation task"  # in the error of an actor that could not begin
 HEAD_SECONDS = 30  # without an answer of the cluster's head, after which the run ends
 STOP_SECONDS = 8  # for the other machines, from the word on; of 15 in which a run has to end
 
@@ -140,12 +141,13 @@ class Cluster:
         self, exchanger: Exchanger, error: ActorDiedError
     ) -> ray.actor.ActorHandle:
         """Another one, with what the driver was told last."""
-        if not exchanger.news or self._too_often("the server"):
+        if CREATION in str(error) or self._too_often("the server"):
             self.failed = f"the parameter server cannot live: {_line(error)}"
         if self.failed:
             return exchanger.server
+        totals = exchanger.news.totals if exchanger.news else {}
         try:
-            server = self._start_server(exchanger.known, exchanger.news.totals)
+            server = self._start_server(exchanger.known, totals)
         except ValueError:  # the name of the dead one is not yet free
             return exchanger.server
         ago = time.monotonic() - exchanger.exchanged
@@ -232,5 +234,5 @@ class Cluster:
 def _line(error: RayError) -> str:
     """What an error of Ray says, in one line; of one in another process what that one says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    elsewhere = isinstance(error, RayTaskError) or "creation task" in lines[0]
+    elsewhere = isinstance(error, RayTaskError) or CREATION in lines[0]
     return lines[-1] if elsewhere else lines[0]
