@@ -141,8 +141,6 @@ class Cluster:
         self, exchanger: Exchanger, error: ActorDiedError
     ) -> ray.actor.ActorHandle:
         """Another one, with what the driver was told last."""
-        if CREATION in str(error) or self._too_often("the server"):
-            self.failed = f"the parameter server cannot live: {_line(error)}"
         if self.failed:
             return exchanger.server
         totals = exchanger.news.totals if exchanger.news else {}
@@ -150,6 +148,8 @@ class Cluster:
             server = self._start_server(exchanger.known, totals)
         except ValueError:  # the name of the dead one is not yet free
             return exchanger.server
+        if CREATION in str(error) or self._too_often("the server"):
+            self.failed = f"the parameter server cannot live: {_line(error)}"
         ago = time.monotonic() - exchanger.exchanged
         self._say(f"the parameter server died; another goes on with the weights of {ago:.1f} s ago")
         if self.ending.is_set():
