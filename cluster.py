@@ -30,7 +30,7 @@ from utils import available_cores, count
 LOOK_SECONDS = 1  # between two looks at who is there
 CREATION = "creation task"  # in the error of an actor that could not begin
 HEAD_SECONDS = 30  # without an answer of the cluster's head, after which the run ends
-STOP_SECONDS = 8  # for the other machines, from the word on; of 15 in which a run has to end
+STOP_SECONDS = 6.5  # for the other machines, from the word on; of 15 in which a run has to end
 
 
 class Member(NamedTuple):
@@ -143,10 +143,11 @@ class Cluster:
         """Another one, with what the driver was told last."""
         if self.failed:
             return exchanger.server
+        ray.kill(exchanger.server)  # or its name is taken for good if its process was killed
         totals = exchanger.news.totals if exchanger.news else {}
         try:
             server = self._start_server(exchanger.known, totals)
-        except ValueError:  # the name of the dead one is not yet free
+        except ValueError:  # the name is not yet free
             return exchanger.server
         if CREATION in str(error) or self._too_often("the server"):
             self.failed = f"the parameter server cannot live: {_line(error)}"

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 from games import Recall, unseeded
+from test_main import SMALL, Command
 
+import checkpoint
 import options
 from environment import Normalizer
 from group import Processes
@@ -142,7 +145,7 @@ def machines(monkeypatch):
 
 RECALL = (
     "--ray --workers 1 --envs-per-worker 4 --num-steps 5 --hidden-size 64 --lr 1e-3 --gamma 0.2 "
-    "--value-coef 0.1 --seed 3 --max-steps 12000 --exchange-updates 4"
+    "--value-coef 0.1 --seed 3 --max-steps 100000 --exchange-updates 4"
 )
 
 
@@ -233,7 +236,8 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machine
 
     with RecallRun() as run:
         before = run.server.steps
-        ray.kill(ray.get_actor(SERVER))
+        server = ray.get_actor(SERVER)
+        os.kill(ray.get(server.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
         run.wait_for_line("the parameter server died; another goes on")
         others = run.updates_of_others()
         run.wait_for(lambda: run.updates_of_others() > others)
@@ -246,3 +250,43 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machine
     assert run.best >= 0.9
     assert min(totals["updates"] for totals in run.totals().values()) > 0
     assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())
+
+
+def test_a_cluster_of_this_machine_listens_here_alone_and_ends_with_the_run(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    folder = tempfile.mkdtemp()
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    run = Command(tmp_path, *SMALL, "--ray")
+    try:
+        run.wait_for(run.learning, 120)
+        listening = subprocess.run(["ss", "-ltnp"], capture_output=True, text=True, check=True)
+        ids = [f"pid={pid}," for pid in run.children()]
+        lines = [line for line in listening.stdout.splitlines() if any(i in line for i in ids)]
+        assert {line.split()[3].rpartition(":")[0].strip("[]") for line in lines} <= {
+            "127.0.0.1", "::ffff:127.0.0.1",
+        }  # fmt: skip
+        assert run.interrupt() < 15
+        assert run.process.returncode == 0
+        run.wait_for(lambda: not run.children(), 10)
+        assert "error" not in run.text()
+    finally:
+        for pid in [*run.children(), *([run.process.pid] if run.process.poll() is None else [])]:
+            os.kill(pid, signal.SIGKILL)
+        run.process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+    saved = checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")
+    assert saved["steps"] > 0
+
+
+WRONG = {
+    "--ray 127.0.0.1:1": "127.0.0.1:1: no Ray cluster answers there",
+    "--machines 2": "--machines counts those of a Ray cluster; add --ray",
+}
+
+
+@pytest.mark.parametrize("given", WRONG)
+def test_a_wrong_option_is_one_line(tmp_path, given):
+    run = Command(tmp_path, *SMALL, *given.split(), "--quiet")
+    assert run.process.wait(timeout=120) == 2
+    assert run.text().startswith(f"main.py: error: {WRONG[given]}")
+    assert run.text().count("\n") == 1
