@@ -24,6 +24,8 @@ def connect(address: str) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns about GPUs
+    # What dies is in our own log; Ray would print it over the display.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     address = address or _joined()
     if address and not _answers(address):
         raise ValueError(f"{address}: no Ray cluster answers there; see `ray start`")
@@ -37,8 +39,7 @@ def connect(address: str) -> None:
         options = {"address": "local", "object_store_memory": STORE, "include_dashboard": False}
     try:
         ray.init(
-            **options, runtime_env=FILES, log_to_driver=False, logging_level=logging.ERROR,
-            configure_logging=True,
+            **options, runtime_env=FILES, log_to_driver=False, logging_level=logging.ERROR
         )  # fmt: skip
     except Exception as error:  # of versions that differ, of a token, of the network: Ray has many
         raise ValueError(f"cannot join the Ray cluster: {str(error).splitlines()[0]}") from None
