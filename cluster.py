@@ -93,7 +93,9 @@ class Cluster:
         Ray ends this process where the head of the cluster has been silent for a minute.
         """
         self.pulse.stands_still(self.looks, time.monotonic())
-        if self.pulse.still > HEAD_SECONDS and not self.failed:
+        if not self.failed and not self.exchanger.is_alive():
+            self.failed = "the exchange with the parameter server has ended"
+        if not self.failed and self.pulse.still > HEAD_SECONDS:
             self.failed = f"the head of the Ray cluster is silent for {HEAD_SECONDS} s"
         return self.failed
 

@@ -119,11 +119,11 @@ class Machine:
             processes.start()
             while healthy and not hogwild.stopped:
                 processes.wait(0.2)
-                healthy = processes.replace_dead(logger)
+                healthy = processes.replace_dead(logger) and exchanger.is_alive()
         finally:
             processes.stop(hogwild)
             exchanger.finish(LAST_SECONDS)
-        return "" if healthy else "its workers died too often"
+        return "" if healthy else "its workers died too often, or its exchange ended"
 
 
 def _find_server(exchanger: Exchanger, error: ActorDiedError) -> ray.actor.ActorHandle:

@@ -161,10 +161,10 @@ def run_to_end(
         if display:
             stop_signal.before_exit = display.restore
         try:
-            if display:  # many processes take long to start
-                display.update()
             if cluster:
                 cluster.start()
+            if display:  # many processes take long to start
+                display.update()
             processes.start()
             healthy = watch(run, processes, stop_signal, logger, display, cluster)
         except filelock.Timeout:
