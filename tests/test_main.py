@@ -643,10 +643,10 @@ def test_a_memory_game_is_learned_while_a_worker_is_killed_every_few_seconds(tmp
     script.write_text(
         f"import sys; sys.path[:0] = [{str(PROJECT)!r}, {str(Path(__file__).parent)!r}]\n"
         "from stopping import StopSignal\n"
-        "import games, main, run\n"
+        "import games, group, main, run\n"
         "def make_env(*_, seed=None, max_idle_steps=None, render_mode=None):\n"
         "    return games.Recall()\n"
-        "main.MAX_REPLACEMENTS = 1000\n"
+        "group.MAX_REPLACEMENTS = 1000\n"
         "run.make_env = make_env\n"
         "if __name__ == '__main__':\n"
         "    sys.exit(main.main(sys.argv[1:], StopSignal(at_once=True).install()))\n"
