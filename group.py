@@ -98,6 +98,8 @@ class Processes:
         if all(process.is_alive() for process in self.running):
             return True
         time.sleep(0.1)  # for those that die with it
+        if self.server.stopped:  # they have ended, as they should
+            return True
         dead = [i for i, process in enumerate(self.running) if not process.is_alive()]
         now, names = time.monotonic(), [self.running[i].name for i in dead]
         recent = [(t, those) for t, those in self.replaced if now - t < REPLACEMENT_SECONDS]

@@ -1,5 +1,6 @@
 """The run as a person sees it: real processes, real signals, real files."""
 
+import argparse
 import contextlib
 import json
 import logging
@@ -765,6 +766,7 @@ def test_nothing_is_started_anew_once_a_stop_is_asked_for(monkeypatch):
     monkeypatch.setattr(group, "start_child", start)
     some = object.__new__(group.Processes)
     some.stop_signal, some.makers, some.running, some.pulses = stop, range(60), [], []
+    some.server = argparse.Namespace(stopped=False)
     some.start()
     assert started == [0, 1]
     stop.received, started[:] = False, []
