@@ -319,13 +319,14 @@ def make_tile(layer: Layer, windows: int):
     return tile
 
 
-def make_rows(width: int, vectors: int, rows: int):
+def make_rows(width: int, vectors: int, rows: int, fetch: int = 0):
     """Intrinsic: a weighted sum of rows of floats, added to another row.
 
     (total, total_at, total_pitch, x, x_at, x_pitch, offset, factor, first, count):
     for r < rows, j < vectors * width:
     total[total_at + r * total_pitch + j] += sum over i = first .. first + count - 1 of
     factor[i] * x[x_at + offset[i] + r * x_pitch + j].
+    fetch: the row of offset[i + fetch] is asked for meanwhile, where memory is far; 0: none is.
     """
 
     @intrinsic
@@ -353,6 +354,12 @@ def make_rows(width: int, vectors: int, rows: int):
                 shift = builder.sext(shift, ir.IntType(64))
                 scale = builder.extract_element(builder.load(factor_ptr(i), align=4), _int(0))
                 scale = _broadcast(builder, scale, width)
+                if fetch:
+                    ahead = offset_ptr(builder.add(i, _int(fetch)))
+                    ahead = builder.extract_element(builder.load(ahead, align=4), _int(0))
+                    ahead = builder.add(x_rows[0], builder.sext(ahead, ir.IntType(64)))
+                    for part in range(0, vectors, 16 // width):  # a cache line has 16 floats
+                        _prefetch(builder, x_ptr(builder.add(ahead, _int(part * width))))
                 for (row, part), cell in zip(places, sums, strict=True):
                     at = builder.add(builder.add(x_rows[row], shift), _int(part * width))
                     values = builder.load(x_ptr(at), align=4)
@@ -430,6 +437,42 @@ def make_products(envs: int, rows: int, fetch: bool):
         return signature, generate
 
     return add_products
+
+
+@intrinsic
+def _transpose(typing, x, x_at, x_pitch, out, out_at, out_pitch):
+    """A block of LANES x LANES floats: out[i][j] = x[j][i], rows `pitch` floats apart."""
+    n = types.intp
+    signature = types.void(x, n, n, out, n, n)
+
+    def generate(context, builder, signature, args):
+        x_ptr, out_ptr = (
+            _vectors(context, builder, signature.args[i], args[i], LANES) for i in (0, 3)
+        )
+
+        def row(pointer, at, pitch, i):
+            return pointer(builder.add(at, builder.mul(pitch, _int(i))))
+
+        rows = [builder.load(row(x_ptr, args[1], args[2], i), align=4) for i in range(LANES)]
+        size = LANES // 2
+        while size:  # exchange squares of this size across the diagonal
+            for i in range(LANES):
+                if i & size == 0:
+                    low = [j if j & size == 0 else LANES + j - size for j in range(LANES)]
+                    high = [j + size if j & size == 0 else LANES + j for j in range(LANES)]
+                    rows[i], rows[i + size] = (
+                        builder.shuffle_vector(
+                            rows[i], rows[i + size],
+                            ir.Constant(ir.VectorType(ir.IntType(32), LANES), order),
+                        )
+                        for order in (low, high)
+                    )  # fmt: skip
+            size //= 2
+        for i in range(LANES):
+            builder.store(rows[i], row(out_ptr, args[4], args[5], i), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic
@@ -930,28 +973,177 @@ def features_backward(
 
 _products4, _products4_fetch = make_products(4, 4, False), make_products(4, 4, True)
 _products1, _products1_fetch = make_products(1, 4, False), make_products(1, 4, True)
+_product = make_products(1, 1, False)
 
 
 @_cached_njit
-def add_linear(x, envs, w, rows, length, out):
-    """out (envs, rows) += x (envs, length) @ w (rows, length).T.
+def add_linear(x, x_at, envs, w, rows, length, out, out_at, pitch):
+    """out[out_at + env * pitch + row] += x (envs, length) from x_at on @ w (rows, length).T.
 
-    rows: a multiple of 4; length: of LANES. Few rows of x: w is read from memory once, and that
-    is what takes the time.
+    Few rows of x: w is read from memory once, and that is what takes the time.
     """
-    for row in range(0, rows, 4):
+    if length % LANES:
+        for env in range(envs):
+            for row in range(rows):
+                total = np.float32(0)
+                for i in range(length):
+                    total += x[x_at + env * length + i] * w[row * length + i]
+                out[out_at + env * pitch + row] += total
+        return
+    for row in range(0, rows // 4 * 4, 4):
         w_at = row * length
         if envs >= 4:
-            _products4_fetch(x, 0, w, w_at, length, out, row, rows)
+            _products4_fetch(x, x_at, w, w_at, length, out, out_at + row, pitch)
             first = 4
         else:
-            _products1_fetch(x, 0, w, w_at, length, out, row, rows)
+            _products1_fetch(x, x_at, w, w_at, length, out, out_at + row, pitch)
             first = 1
         blocks = (envs - first) // 4
         for env in range(first, first + 4 * blocks, 4):
-            _products4(x, env * length, w, w_at, length, out, env * rows + row, rows)
+            out_env = out_at + env * pitch + row
+            _products4(x, x_at + env * length, w, w_at, length, out, out_env, pitch)
         for env in range(first + 4 * blocks, envs):
-            _products1(x, env * length, w, w_at, length, out, env * rows + row, rows)
+            out_env = out_at + env * pitch + row
+            _products1(x, x_at + env * length, w, w_at, length, out, out_env, pitch)
+    for row in range(rows // 4 * 4, rows):
+        for env in range(envs):
+            out_env = out_at + env * pitch + row
+            _product(x, x_at + env * length, w, row * length, length, out, out_env, pitch)
+
+
+# ---------------------------------------------------------------------------------------------
+# The LSTM and the heads, one step
+
+SPAN = 8 * LANES  # gates whose sums stay in registers
+AHEAD = 8  # rows of the input weights that are asked for early
+_add_span = make_rows(LANES, SPAN // LANES, 1, fetch=AHEAD)
+
+
+def spans(gates: int) -> int:
+    """Spans that hold so many gates."""
+    return -(-gates // SPAN)
+
+
+@_cached_njit
+def transpose_spans(w, rows, length, out):
+    """out [span][length][SPAN] of w (rows, length); what is past the rows stays as it is."""
+    for row in range(0, rows, LANES):
+        out_at = row // SPAN * SPAN * length + row % SPAN
+        if row + LANES <= rows and length % LANES == 0:
+            for i in range(0, length, LANES):
+                _transpose(w, row * length + i, length, out, out_at + i * SPAN, SPAN)
+        else:
+            for j in range(row, min(row + LANES, rows)):
+                for i in range(length):
+                    out[out_at + i * SPAN + j - row] = w[j * length + i]
+
+
+@intrinsic
+def _power_of_two(typing, exponent):
+    """2 ** exponent for a whole number from -126 to 127, a float32."""
+
+    def generate(context, builder, signature, args):
+        n = builder.add(builder.fptosi(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 127))
+        return builder.bitcast(builder.shl(n, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+_WHOLE = np.float32(3 << 22)  # a float32 plus and minus this is rounded to a whole number
+_PER_LN2 = np.float32(1.44269504)
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+# Of exp(r) = 1 + r + r^2 / 2 + ...; |r| is below 0.35.
+_EXP2, _EXP3, _EXP4, _EXP5, _EXP6, _EXP7 = (
+    np.float32(1 / factorial) for factorial in (2, 6, 24, 120, 720, 5040)
+)
+_ONE, _TWO = np.float32(1), np.float32(2)
+
+
+@njit(nogil=True, error_model="numpy")
+def _expm1(x):
+    """exp(x) - 1 in float32, to its last bits; LLVM makes vectors of it. NaN stays NaN."""
+    x = np.float32(88) if x > np.float32(88) else x
+    x = np.float32(-80) if x < np.float32(-80) else x
+    n = (x * _PER_LN2 + _WHOLE) - _WHOLE
+    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    p = _EXP4 + r * (_EXP5 + r * (_EXP6 + r * _EXP7))
+    p = r + r * r * (_EXP2 + r * (_EXP3 + r * p))
+    scale = _power_of_two(n)
+    return scale * p + (scale - _ONE)
+
+
+@njit(nogil=True, error_model="numpy")
+def _sigmoid(x):
+    return _ONE / (_TWO + _expm1(-x))
+
+
+@njit(nogil=True, error_model="numpy")
+def _tanh(x):
+    e = _expm1(_TWO * abs(x))
+    t = e / (e + _TWO)
+    t = _ONE if e > np.float32(1e9) else t
+    return -t if x < np.float32(0) else t
+
+
+@_cached_njit
+def lstm(
+    t, envs, hidden, features, hx, cx, w_in, w_hh, bias, heads, heads_bias, kept, scratch, outputs
+):
+    """Step t of the LSTM and of the heads.
+
+    features: of all samples; hx, cx: (envs * hidden,) before the step; w_in: as transpose_spans
+    makes it; bias: (spans * SPAN,); heads, heads_bias: weights of critic and actor.
+    kept: the rollout's hx, cx, gates, tanh_cx, out, where step t is written.
+    outputs: value (envs,), logit (envs * actions,), the new hx, cx.
+
+    Most features are zero. Those of a game that are not are listed, and only their weights read.
+    """
+    kept_hx, kept_cx, kept_gates, kept_tanh, kept_out = kept
+    gates, offset, factor = scratch  # (envs * spans * SPAN,), 2 * (envs, FEATURES + AHEAD)
+    new_hx, new_cx = outputs[2:]
+    pitch, lists, at = len(bias), FEATURES + AHEAD, t * envs * hidden
+    kept_hx[at : at + envs * hidden] = hx
+    kept_cx[at : at + envs * hidden] = cx
+    listed = np.zeros(envs, np.int64)
+    for env in range(envs):
+        gates[env * pitch : (env + 1) * pitch] = bias
+        x_at, count = (t * envs + env) * FEATURES, 0
+        for i in range(FEATURES):
+            x = _get(features, x_at + i)
+            _put(offset, env * lists + count, np.int32(i * SPAN))
+            _put(factor, env * lists + count, x)
+            count += x != np.float32(0)
+        listed[env] = count
+    for span in range(pitch // SPAN):
+        for env in range(envs):
+            _add_span(
+                gates, env * pitch + span * SPAN, 0, w_in, span * FEATURES * SPAN, 0,
+                offset, factor, env * lists, listed[env],
+            )  # fmt: skip
+    add_linear(kept_hx, at, envs, w_hh, 4 * hidden, hidden, gates, 0, pitch)
+    for env in range(envs):
+        g, to = env * pitch, 4 * (at + env * hidden)
+        for i in range(2 * hidden):
+            _put(kept_gates, to + i, _sigmoid(_get(gates, g + i)))
+        for i in range(2 * hidden, 3 * hidden):
+            _put(kept_gates, to + i, _tanh(_get(gates, g + i)))
+        for i in range(3 * hidden, 4 * hidden):
+            _put(kept_gates, to + i, _sigmoid(_get(gates, g + i)))
+        for i in range(hidden):
+            c = _get(kept_gates, to + hidden + i) * _get(cx, env * hidden + i)
+            c += _get(kept_gates, to + i) * _get(kept_gates, to + 2 * hidden + i)
+            _put(new_cx, env * hidden + i, c)
+        for i in range(hidden):
+            _put(kept_tanh, at + env * hidden + i, _tanh(_get(new_cx, env * hidden + i)))
+        for i in range(hidden):
+            h = _get(kept_gates, to + 3 * hidden + i) * _get(kept_tanh, at + env * hidden + i)
+            _put(new_hx, env * hidden + i, h)
+    kept_out[at : at + envs * hidden] = new_hx
+    for i in range(2):
+        rows = len(heads_bias[i])
+        for env in range(envs):
+            outputs[i][env * rows : (env + 1) * rows] = heads_bias[i]
+        add_linear(new_hx, 0, envs, heads[i], rows, hidden, outputs[i], 0, rows)
 
 
 @contextlib.contextmanager

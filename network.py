@@ -21,18 +21,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import (
+    AHEAD,
     BLOCK,
     CODES,
     FEATURES,
     FRESH,
     INPUTS,
-    LANES,
     LAYERS,
     NUMBA_FAULT,
+    SPAN,
     WIDTH,
     add_linear,
     features,
     features_backward,
+    lstm,
+    spans,
+    transpose_spans,
 )
 from model import A3Clstm, flatten_parameters
 
@@ -157,11 +161,11 @@ class FastNetwork:
         self.factors = torch.empty(LAYERS[0].pooled * 4 * LAYERS[0].outputs).numpy()
         # LSTM and heads; (steps, E, .) each.
         self.features = torch.zeros(steps, num_envs, FEATURES)
-        self.hx = torch.empty(steps, num_envs, hidden)
-        self.cx = torch.empty(steps, num_envs, hidden)
-        self.gates = torch.empty(steps, num_envs, 4 * hidden)  # input, forget, cell, output
-        self.tanh_cx = torch.empty(steps, num_envs, hidden)  # of the new cx
-        self.out = torch.empty(steps, num_envs, hidden)  # the new hx
+        self.hx = torch.empty(num_steps, num_envs, hidden)
+        self.cx = torch.empty(num_steps, num_envs, hidden)
+        self.gates = torch.empty(num_steps, num_envs, 4 * hidden)  # input, forget, cell, output
+        self.tanh_cx = torch.empty(num_steps, num_envs, hidden)  # of the new cx
+        self.out = torch.empty(num_steps, num_envs, hidden)  # the new hx
         self.d_features = torch.empty(samples * FEATURES)
         self.d_gates = torch.empty(num_steps, num_envs, 4 * hidden)
         # As the kernels take them.
@@ -172,6 +176,21 @@ class FastNetwork:
         self.bias = tuple(conv.bias.detach().clone() for conv in self.convs)
         self.bias_w = tuple(b.numpy() for b in self.bias)
         self.features_w = self.features.numpy().reshape(-1)
+        self.num_actions = len(model.actor_linear.bias)
+        if num_steps:
+            padded = spans(4 * hidden) * SPAN
+            self.w_in = np.zeros(padded * FEATURES, np.float32)
+            self.lstm_bias = np.zeros(padded, np.float32)
+            self.w_hh = _flat(model.lstm.weight_hh)
+            self.heads = (_flat(model.critic_linear.weight), _flat(model.actor_linear.weight))
+            self.heads_bias = (_flat(model.critic_linear.bias), _flat(model.actor_linear.bias))
+            self.kept = tuple(map(_flat, (self.hx, self.cx, self.gates, self.tanh_cx, self.out)))
+            listed = num_envs * (FEATURES + AHEAD)
+            self.lstm_scratch = (
+                np.empty(num_envs * padded, np.float32),
+                np.zeros(listed, np.int32),
+                np.zeros(listed, np.float32),
+            )
         self.begin()
 
     @torch.no_grad()
@@ -187,63 +206,64 @@ class FastNetwork:
             packed.copy_(blocks.permute(0, 3, 4, 2, 1))
             filters.copy_(w.permute(2, 0, 3, 1))
             bias.copy_(conv.bias)
-        lstm = self.model.lstm
-        self.lstm_bias = lstm.bias_ih + lstm.bias_hh
+        if self.num_steps:
+            lstm, gates = self.model.lstm, 4 * self.model.hidden_size
+            self.lstm_bias[:gates] = (lstm.bias_ih + lstm.bias_hh).numpy()
+            transpose_spans(_flat(lstm.weight_ih), gates, FEATURES, self.w_in)
 
     def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One step: obs (E, 1, 80, 80), hx and cx (E, hidden), which are copied.
 
         Returns value (E,), logit (E, actions), the new hx and cx; new tensors, the caller's.
         """
-        outputs = self._step(self.t, obs, hx, cx, self.all_rows, self._last_samples(-1))
+        E = self.num_envs
+        self._see(self.t, obs, self.all_rows, self._last_samples(-1))
+        outputs = (torch.empty(E), torch.empty(E, self.num_actions), *torch.empty(2, *hx.shape))
+        lstm(
+            self.t, E, self.model.hidden_size, self.features_w, _flat(hx), _flat(cx),
+            self.w_in, self.w_hh, self.lstm_bias, self.heads, self.heads_bias, self.kept,
+            self.lstm_scratch, tuple(_flat(x) for x in outputs),
+        )  # fmt: skip
         self.t += 1
         return outputs
 
+    @torch.no_grad()
     def evaluate(
         self, obs: Tensor, hx: Tensor, cx: Tensor, rows: Sequence[int] | None = None
     ) -> tuple[Tensor, ...]:
-        """As `act`, with the weights of the last begin(), but keeps nothing.
+        """As `act` up to rounding, with the weights of the last begin(), but keeps nothing.
+
+        The outputs of a row do not depend on the others, bit by bit: scores of evaluations stand
+        on that, and on the order of these sums.
 
         rows: whose outputs are wanted; those of the others are undefined. None: all.
         """
+        model, E, H = self.model, self.num_envs, self.model.hidden_size
         rows = self.all_rows if rows is None else np.array(rows, np.int64)
-        own = self.num_steps * self.num_envs + self.all_rows
+        own = self.num_steps * E + self.all_rows
         like = self._last_samples(np.where(self.evaluated, own, -1))
         self.evaluated[rows] = True
-        return self._step(self.num_steps, obs, hx, cx, rows, like)
+        self._see(self.num_steps, obs, rows, like)
+        gates = (model.lstm.bias_ih + model.lstm.bias_hh).repeat(E, 1)  # (E, 4 * hidden)
+        x = self.features[self.num_steps]
+        for x, w in ((x, model.lstm.weight_ih), (hx, model.lstm.weight_hh)):
+            add_linear(_flat(x), 0, E, _flat(w), *w.shape, _flat(gates), 0, len(w))
+        let_in, keep, new, let_out = gates.split(H, 1)
+        cx = keep.sigmoid_() * cx + let_in.sigmoid_() * new.tanh_()
+        hx = let_out.sigmoid_() * torch.tanh(cx)
+        return model.critic_linear(hx)[:, 0], model.actor_linear(hx), hx, cx
 
     def _last_samples(self, default: np.ndarray | int) -> np.ndarray:
         """(E,) the samples of the step before; in the first of a rollout, the default."""
         last = (self.t - 1) * self.num_envs + self.all_rows
         return last if self.t else np.broadcast_to(default, last.shape).astype(np.int64)
 
-    @torch.no_grad()
-    def _step(
-        self, t: int, obs: Tensor, hx: Tensor, cx: Tensor, rows: np.ndarray, like: np.ndarray
-    ) -> tuple[Tensor, ...]:
-        model, lstm, E, H = self.model, self.model.lstm, self.num_envs, self.model.hidden_size
+    def _see(self, t: int, obs: Tensor, rows: np.ndarray, like: np.ndarray) -> None:
+        """The features of these rows, as those of step t."""
         features(
-            obs.numpy().reshape(-1), t * E, rows, like, self.packed_w, self.bias_w, self.x,
-            self.code, self.fresh, self.changed, self.last, self.features_w,
+            obs.numpy().reshape(-1), t * self.num_envs, rows, like, self.packed_w, self.bias_w,
+            self.x, self.code, self.fresh, self.changed, self.last, self.features_w,
         )  # fmt: skip
-        self.hx[t] = hx
-        self.cx[t] = cx
-        gates = self.gates[t]
-        gates.copy_(self.lstm_bias.expand_as(gates))
-        for x, w in ((self.features[t], lstm.weight_ih), (self.hx[t], lstm.weight_hh)):
-            if w.shape[1] % LANES:
-                gates.addmm_(x, w.t())
-            else:
-                add_linear(_flat(x), E, _flat(w), len(w), w.shape[1], _flat(gates))
-        gates[:, : 2 * H].sigmoid_()
-        gates[:, 2 * H : 3 * H].tanh_()
-        gates[:, 3 * H :].sigmoid_()
-        let_in, keep, new, let_out = gates.split(H, 1)
-        cx = keep * self.cx[t] + let_in * new
-        hx = torch.mul(let_out, torch.tanh(cx, out=self.tanh_cx[t]), out=self.out[t])
-        value = F.linear(hx, model.critic_linear.weight, model.critic_linear.bias)
-        logit = F.linear(hx, model.actor_linear.weight, model.actor_linear.bias)
-        return value[:, 0], logit, hx.clone(), cx
 
     @torch.no_grad()
     def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
@@ -445,6 +465,7 @@ def compile_kernels() -> None:
     model = A3Clstm(num_actions=2, hidden_size=16)
     flatten_parameters(model)
     small = make_network(model, num_envs=1, num_steps=1)
-    state = torch.zeros(1, model.hidden_size)
-    small.act(torch.zeros(1, 1, 80, 80), state, state)
+    picture, state = torch.zeros(1, 1, 80, 80), torch.zeros(1, model.hidden_size)
+    small.evaluate(picture, state, state)
+    small.act(picture, state, state)
     small.backward(torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool))

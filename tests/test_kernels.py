@@ -267,21 +267,22 @@ def test_reuse_does_not_change_a_bit_of_the_outputs():
     model = make_model()
     case = Case(model, moving_pictures(20, 5))
     outputs = play(FastNetwork(model, 5, 20), case)
-    for evaluating in (False, True):
-        anew = FastNetwork(model, 5, 20)
-        reusing = FastNetwork(model, 5, 0)  # evaluates in one place, with some rows missing
-        hx, cx = case.hx, case.cx
-        for t in range(20):
-            if evaluating:
-                rows = [row for row in range(5) if (t + row) % 3]
-                out = reusing.evaluate(case.pictures[t], hx, cx, rows)
-            else:
-                anew.begin()
-                out = anew.act(case.pictures[t], hx, cx)
-                rows = range(5)
-            for a, b in zip(out, outputs[4 * t : 4 * t + 4], strict=True):
-                assert all(torch.equal(a[row], b[row]) for row in rows), t
-            hx, cx = outputs[4 * t + 2 : 4 * t + 4]
+    anew = FastNetwork(model, 5, 20)
+    reusing = FastNetwork(model, 5, 0)  # evaluates in one place, with some rows missing
+    hx, cx = case.hx, case.cx
+    for t in range(20):
+        anew.begin()
+        acted = anew.act(case.pictures[t], hx, cx)
+        anew.begin()
+        evaluated = anew.evaluate(case.pictures[t], hx, cx)
+        rows = [row for row in range(5) if (t + row) % 3]
+        reused = reusing.evaluate(case.pictures[t], hx, cx, rows)
+        kept = outputs[4 * t : 4 * t + 4]
+        for a, b, c, d in zip(acted, kept, evaluated, reused, strict=True):
+            assert torch.equal(a, b), t
+            assert all(torch.equal(c[row], d[row]) for row in rows), t
+            assert_close(c, a)
+        hx, cx = kept[2:]
 
 
 @fast_only
@@ -466,7 +467,7 @@ def test_evaluation_keeps_nothing_and_outputs_are_the_callers():
     kept = [x.clone() for x in first]
     evaluated = net.evaluate(case.pictures[0], case.hx, case.cx)
     for a, b in zip(evaluated, first[:4], strict=True):
-        assert torch.equal(a, b)
+        assert_close(a, b)
     again = gradient(model, net, case)
     assert all(torch.equal(grads[name], again[name]) for name in grads)
     other = Case(model, random_pictures(3, 2, seed=9))
