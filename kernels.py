@@ -1086,7 +1086,7 @@ def _tanh(x):
 
 
 @_cached_njit
-def lstm(
+def lstm_step(
     t, envs, hidden, features, hx, cx, w_in, w_hh, bias, heads, heads_bias, kept, scratch, outputs
 ):
     """Step t of the LSTM and of the heads.

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import (
@@ -34,7 +33,7 @@ from kernels import (
     add_linear,
     features,
     features_backward,
-    lstm,
+    lstm_step,
     spans,
     transpose_spans,
 )
@@ -219,7 +218,7 @@ class FastNetwork:
         E = self.num_envs
         self._see(self.t, obs, self.all_rows, self._last_samples(-1))
         outputs = (torch.empty(E), torch.empty(E, self.num_actions), *torch.empty(2, *hx.shape))
-        lstm(
+        lstm_step(
             self.t, E, self.model.hidden_size, self.features_w, _flat(hx), _flat(cx),
             self.w_in, self.w_hh, self.lstm_bias, self.heads, self.heads_bias, self.kept,
             self.lstm_scratch, tuple(_flat(x) for x in outputs),
@@ -245,8 +244,8 @@ class FastNetwork:
         self.evaluated[rows] = True
         self._see(self.num_steps, obs, rows, like)
         gates = (model.lstm.bias_ih + model.lstm.bias_hh).repeat(E, 1)  # (E, 4 * hidden)
-        x = self.features[self.num_steps]
-        for x, w in ((x, model.lstm.weight_ih), (hx, model.lstm.weight_hh)):
+        seen = self.features[self.num_steps]
+        for x, w in ((seen, model.lstm.weight_ih), (hx, model.lstm.weight_hh)):
             add_linear(_flat(x), 0, E, _flat(w), *w.shape, _flat(gates), 0, len(w))
         let_in, keep, new, let_out = gates.split(H, 1)
         cx = keep.sigmoid_() * cx + let_in.sigmoid_() * new.tanh_()
