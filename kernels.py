@@ -106,6 +106,7 @@ if HAVE_NUMBA and "+avx512f" in CPU_FEATURES:
 else:
     LANES, WINDOWS, ROWS = 8, 1, 1
 BLOCK = 2 * LANES  # output channels that a tile computes together
+SPARSE = 100  # of 256: a tile that sees fewer values that are not zero goes through these alone
 
 
 if HAVE_NUMBA:
@@ -231,6 +232,26 @@ def _put(typing, array, index, value):
     return types.void(array, types.intp, array.dtype), generate
 
 
+def _pool(builder, values, out, code):
+    """The largest of a window's four values, through ReLU, and which it is: one vector of each."""
+    vector = values[0].type
+    zero = ir.Constant(vector, [0.0] * vector.count)
+    byte = ir.VectorType(ir.IntType(8), vector.count)
+    best, winner = values[0], ir.Constant(byte, [0] * vector.count)
+    for place in (1, 2, 3):
+        # Greater, or not a number: as in PyTorch, NaN wins, else the first.
+        wins = builder.or_(
+            builder.fcmp_ordered(">", values[place], best),
+            builder.fcmp_unordered("uno", values[place], values[place]),
+        )
+        best = builder.select(wins, values[place], best)
+        winner = builder.select(wins, ir.Constant(byte, [place] * vector.count), winner)
+    opened = builder.fcmp_unordered(">", best, zero)  # NaN goes through
+    winner = builder.select(opened, winner, ir.Constant(byte, [CLOSED] * vector.count))
+    builder.store(builder.select(opened, best, zero), out, align=4)
+    builder.store(winner, code, align=1)
+
+
 def make_tile(layer: Layer, windows: int):
     """Intrinsic: `windows` neighbouring pooling windows of one row, for BLOCK channels.
 
@@ -290,28 +311,127 @@ def make_tile(layer: Layer, windows: int):
                                     total,
                                 )
 
-            zero = ir.Constant(vector, [0.0] * width)
-            byte = ir.VectorType(ir.IntType(8), width)
             for part in range(parts):
                 for window in range(windows):
-                    values = [builder.load(total) for total in sums[part][window]]
-                    best, winner = values[0], ir.Constant(byte, [0] * width)
-                    for place in (1, 2, 3):
-                        # Greater, or not a number: as in PyTorch, NaN wins, else the first.
-                        wins = builder.or_(
-                            builder.fcmp_ordered(">", values[place], best),
-                            builder.fcmp_unordered("uno", values[place], values[place]),
-                        )
-                        best = builder.select(wins, values[place], best)
-                        winner = builder.select(
-                            wins, ir.Constant(byte, [place] * width), winner
-                        )
-                    opened = builder.fcmp_unordered(">", best, zero)  # NaN goes through
-                    best = builder.select(opened, best, zero)
-                    winner = builder.select(opened, winner, ir.Constant(byte, [CLOSED] * width))
                     shift = _int(window * layer.outputs + part * width)
-                    builder.store(best, out_ptr(builder.add(args[7], shift)), align=4)
-                    builder.store(winner, code_ptr(builder.add(args[9], shift)), align=1)
+                    _pool(
+                        builder, [builder.load(total) for total in sums[part][window]],
+                        out_ptr(builder.add(args[7], shift)),
+                        code_ptr(builder.add(args[9], shift)),
+                    )  # fmt: skip
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def _open_channels(builder, pointer):
+    """Which floats of a vector are not zero, or not a number: an int64, a bit for each."""
+    pixel = builder.load(pointer, align=4)
+    count = pixel.type.count
+    bits = builder.fcmp_unordered("!=", pixel, ir.Constant(pixel.type, [0.0] * count))
+    return builder.zext(builder.bitcast(bits, ir.IntType(count)), ir.IntType(64))
+
+
+@contextlib.contextmanager
+def _each_bit(builder, cell):
+    """A loop over the bits of an int64 in memory, from the lowest on: yields the number of each."""
+    test, body, after = (builder.append_basic_block(name) for name in ("test", "bit", "after"))
+    builder.branch(test)
+    builder.position_at_end(test)
+    bits = builder.load(cell)
+    builder.cbranch(builder.icmp_unsigned("!=", bits, _int(0)), body, after)
+    builder.position_at_end(body)
+    builder.store(builder.and_(bits, builder.sub(bits, _int(1))), cell)
+    yield builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
+    builder.branch(test)
+    builder.position_at_end(after)
+
+
+@intrinsic
+def _count_bits(typing, bits):
+    """How many bits of an int64 are 1."""
+
+    def generate(context, builder, signature, args):
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), generate
+
+
+def make_open_channels(layer: Layer):
+    """Intrinsic (x, x_at): which channels of this pixel are not zero, an int64."""
+
+    @intrinsic
+    def open_channels(typing, x, x_at):
+        def generate(context, builder, signature, args):
+            x_ptr = _vectors(context, builder, signature.args[0], args[0], layer.inputs)
+            return _open_channels(builder, x_ptr(args[1]))
+
+        return types.int64(x, types.intp), generate
+
+    return open_channels
+
+
+def make_sparse_tile(layer: Layer, blocks: int):
+    """Intrinsic: as make_tile, one window and blocks * BLOCK channels, for an x that is mostly
+    zero: a product with zero is left out. The others are added up in the same order, so that the
+    same bits come out.
+    """
+    width, parts = LANES, 2 * blocks
+
+    @intrinsic
+    def tile(typing, x, x_at, w, w_at, bias, bias_at, out, out_at, code, code_at):
+        n = types.intp
+        signature = types.void(x, n, w, n, bias, n, out, n, code, n)
+
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            x_ptr, pixel_ptr, w_ptr, bias_ptr, out_ptr, code_ptr = (
+                _vectors(context, builder, kinds[i], args[i], size)
+                for i, size in (
+                    (0, 1), (0, layer.inputs), (2, width), (4, width), (6, width), (8, width),
+                )
+            )  # fmt: skip
+            vector = ir.VectorType(ir.FloatType(), width)
+            fma = _muladd(builder, width)
+            sums = [[cgutils.alloca_once(builder, vector) for _ in range(4)] for _ in range(parts)]
+            for part in range(parts):
+                at = builder.add(args[5], _int(part * width))
+                for place in range(4):
+                    builder.store(builder.load(bias_ptr(at), align=4), sums[part][place])
+            left = cgutils.alloca_once(builder, ir.IntType(64))  # channels of a pixel
+            size = layer.kernel**2 * layer.inputs * BLOCK
+            for y in range(layer.kernel + 1):
+                for z in range(layer.kernel + 1):
+                    pixel = builder.add(args[1], _int(y * layer.pitch + z * layer.inputs))
+                    builder.store(_open_channels(builder, pixel_ptr(pixel)), left)
+                    with _each_bit(builder, left) as channel:
+                        value = builder.load(x_ptr(builder.add(pixel, channel)), align=4)
+                        value = _broadcast(
+                            builder, builder.extract_element(value, _int(0)), width
+                        )
+                        w_channel = builder.add(args[3], builder.mul(channel, _int(BLOCK)))
+                        for place in range(4):
+                            down, right = y - place // 2, z - place % 2
+                            if not (0 <= down < layer.kernel and 0 <= right < layer.kernel):
+                                continue
+                            tap = (down * layer.kernel + right) * layer.inputs * BLOCK
+                            for part in range(parts):
+                                shift = part // 2 * size + tap + part % 2 * width
+                                weights = builder.load(
+                                    w_ptr(builder.add(w_channel, _int(shift))), align=4
+                                )
+                                cell = sums[part][place]
+                                builder.store(
+                                    builder.call(fma, [value, weights, builder.load(cell)]), cell
+                                )
+            for part in range(parts):
+                shift = _int(part * width)
+                _pool(
+                    builder, [builder.load(total) for total in sums[part]],
+                    out_ptr(builder.add(args[7], shift)), code_ptr(builder.add(args[9], shift)),
+                )  # fmt: skip
             return context.get_dummy_value()
 
         return signature, generate
@@ -592,6 +712,9 @@ def make_forward(layer: Layer):
     in out and code already.
     """
     many, one = make_tile(layer, WINDOWS), make_tile(layer, 1)
+    few = LANES == 16 and layer.inputs > 1 and layer.outputs == 2 * BLOCK
+    sparse = make_sparse_tile(layer, layer.outputs // BLOCK if few else 1)
+    open_channels = make_open_channels(layer)
     outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
     block_size = layer.kernel * layer.kernel * inputs * BLOCK
     patch_rows = layer.kernel + 1  # that a row of pooling windows sees
@@ -606,6 +729,15 @@ def make_forward(layer: Layer):
             if differing != 0:
                 return False
         return True
+
+    @njit(nogil=True)
+    def share(x, here, windows):
+        """How many of the values that these windows see are not zero, in 1 / 256 of them."""
+        count = 0
+        for row in range(patch_rows):
+            for column in range(2 * windows + layer.kernel - 1):
+                count += _count_bits(open_channels(x, here + row * pitch + column * inputs))
+        return 256 * count // (patch_rows * (2 * windows + layer.kernel - 1) * inputs)
 
     @njit(nogil=True)
     def forward(x, x_at, w, bias, out, out_at, out_pitch, code, code_at, fresh, fresh_at):
@@ -634,6 +766,12 @@ def make_forward(layer: Layer):
                     for i in range(windows * outputs):
                         _put(out, out_here + i, _get(out, out_here + i - out_back))
                         _put(code, code_here + i, _get(code, code_here + i - code_back))
+                elif few and share(x, here, windows) < SPARSE:
+                    for i in range(windows):
+                        sparse(
+                            x, here + 2 * i * inputs, w, 0, bias, 0,
+                            out, out_here + i * outputs, code, code_here + i * outputs,
+                        )  # fmt: skip
                 else:
                     for block in range(outputs // BLOCK):
                         w_at, channel = block * block_size, block * BLOCK
