@@ -439,6 +439,163 @@ def make_sparse_tile(layer: Layer, blocks: int):
     return tile
 
 
+# Winograd's F(2x2, 5x5): the four outputs of a pooling window from 6x6 inputs with 36 products per
+# channel instead of 100, by polynomials at these points and at infinity. With 0, 1, -1, 2, -2 the
+# error would be three times as large; with these it is that of the plain sum.
+NEAR, FAR = 0.75, 1.5
+POINTS = (0.0, NEAR, -NEAR, FAR, -FAR)
+TILES = 12  # windows that go through the products together
+
+
+def winograd_filters() -> np.ndarray:
+    """(36, 25) float64: from a 5x5 filter to its factors."""
+    rows = [
+        [p**k / np.prod([p - q for q in POINTS if q != p]) for k in range(5)] for p in POINTS
+    ]
+    once = np.array([*rows, [0, 0, 0, 0, 1]])  # (6, 5)
+    return np.kron(once, once)
+
+
+def _scaled(builder, factor, value, to):
+    """factor * value + to, of vectors."""
+    width = value.type.count
+    return builder.call(
+        _muladd(builder, width), [ir.Constant(value.type, [factor] * width), value, to]
+    )
+
+
+def _winograd_inputs(builder, d):
+    """Six vectors to six: the products of (x - q) over the other points q, as polynomials in d."""
+    near, far = NEAR * NEAR, FAR * FAR
+    result = [_scaled(builder, near * far, d[0], _scaled(builder, -near - far, d[2], d[4]))]
+    for point, other in ((NEAR, far), (FAR, near)):
+        even = _scaled(builder, -other, d[2], d[4])
+        odd = _scaled(builder, -other, d[1], d[3])
+        result += [_scaled(builder, point, odd, even), _scaled(builder, -point, odd, even)]
+    result.append(_scaled(builder, near * far, d[1], _scaled(builder, -near - far, d[3], d[5])))
+    return result
+
+
+def _winograd_outputs(builder, m):
+    """Six vectors to two."""
+    near, far = builder.fadd(m[1], m[2]), builder.fadd(m[3], m[4])
+    first = builder.fadd(m[0], builder.fadd(near, far))
+    near, far = builder.fsub(m[1], m[2]), builder.fsub(m[3], m[4])
+    return first, _scaled(builder, NEAR, near, _scaled(builder, FAR, far, m[5]))
+
+
+def make_winograd(layer: Layer):
+    """Intrinsics: a window's inputs to their factors, the products, and what comes out.
+
+    take (x, x_at, v, tile); multiply (v, u, m); give (m, tile, bias, out, out_at, code, code_at).
+    v: [36][TILES][inputs]; u: [36][inputs][outputs]; m: [36][TILES][outputs]; bias, out and code as
+    in make_tile, of BLOCK channels in and out.
+    """
+    size = TILES * BLOCK
+
+    @intrinsic
+    def take(typing, x, x_at, v, tile):
+        def generate(context, builder, signature, args):
+            x_ptr, v_ptr = (
+                _vectors(context, builder, signature.args[i], args[i], LANES) for i in (0, 2)
+            )
+            to = builder.mul(args[3], _int(BLOCK))
+            for part in range(0, BLOCK, LANES):
+                columns = []
+                for z in range(6):
+                    shifts = [y * layer.pitch + z * BLOCK + part for y in range(6)]
+                    at = [builder.add(args[1], _int(shift)) for shift in shifts]
+                    column = [builder.load(x_ptr(i), align=4) for i in at]
+                    columns.append(_winograd_inputs(builder, column))
+                for y in range(6):
+                    row = _winograd_inputs(builder, [column[y] for column in columns])
+                    for z in range(6):
+                        shift = _int((6 * y + z) * size + part)
+                        builder.store(row[z], v_ptr(builder.add(to, shift)), align=4)
+            return context.get_dummy_value()
+
+        return types.void(x, types.intp, v, types.intp), generate
+
+    @intrinsic
+    def multiply(typing, v, u, m):
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            v_ptr, u_ptr, m_ptr = (
+                _vectors(context, builder, kinds[i], args[i], width)
+                for i, width in ((0, 1), (1, LANES), (2, LANES))
+            )
+            fma = _muladd(builder, LANES)
+            zero = ir.Constant(ir.VectorType(ir.FloatType(), LANES), [0.0] * LANES)
+            sums = [[_new_sum(builder, LANES) for _ in range(2)] for _ in range(TILES)]
+            with cgutils.for_range(builder, _int(36)) as loop:
+                at = builder.mul(loop.index, _int(size))
+                u_at = builder.mul(loop.index, _int(BLOCK * BLOCK))
+                for pair in sums:
+                    for cell in pair:
+                        builder.store(zero, cell)
+                with cgutils.for_range(builder, _int(BLOCK)) as channel:
+                    row = builder.add(u_at, builder.mul(channel.index, _int(BLOCK)))
+                    weights = [
+                        builder.load(u_ptr(builder.add(row, _int(part * LANES))), align=4)
+                        for part in range(2)
+                    ]
+                    here = builder.add(at, channel.index)
+                    for tile in range(TILES):
+                        value = builder.load(
+                            v_ptr(builder.add(here, _int(tile * BLOCK))), align=4
+                        )
+                        value = _broadcast(
+                            builder, builder.extract_element(value, _int(0)), LANES
+                        )
+                        for part in range(2):
+                            cell = sums[tile][part]
+                            builder.store(
+                                builder.call(fma, [value, weights[part], builder.load(cell)]), cell
+                            )
+                for tile in range(TILES):
+                    for part in range(2):
+                        to = builder.add(at, _int(tile * BLOCK + part * LANES))
+                        builder.store(builder.load(sums[tile][part]), m_ptr(to), align=4)
+            return context.get_dummy_value()
+
+        return types.void(v, u, m), generate
+
+    @intrinsic
+    def give(typing, m, tile, bias, out, out_at, code, code_at):
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            m_ptr, bias_ptr, out_ptr, code_ptr = (
+                _vectors(context, builder, kinds[i], args[i], LANES) for i in (0, 2, 3, 5)
+            )
+            begin = builder.mul(args[1], _int(BLOCK))
+            for part in range(0, BLOCK, LANES):
+                columns = []
+                for z in range(6):
+                    column = [
+                        builder.load(
+                            m_ptr(builder.add(begin, _int((6 * y + z) * size + part))), align=4
+                        )
+                        for y in range(6)
+                    ]
+                    columns.append(_winograd_outputs(builder, column))
+                start = builder.load(bias_ptr(_int(part)), align=4)
+                values = [
+                    builder.fadd(value, start)
+                    for y in range(2)
+                    for value in _winograd_outputs(builder, [column[y] for column in columns])
+                ]
+                _pool(
+                    builder, values, out_ptr(builder.add(args[4], _int(part))),
+                    code_ptr(builder.add(args[6], _int(part))),
+                )  # fmt: skip
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(m, n, bias, out, n, code, n), generate
+
+    return take, multiply, give
+
+
 def make_rows(width: int, vectors: int, rows: int, fetch: int = 0):
     """Intrinsic: a weighted sum of rows of floats, added to another row.
 
@@ -701,6 +858,92 @@ def make_picture_taps(layer: Layer):
 # One layer, one sample
 
 
+def make_alike(layer: Layer):
+    """Compiled (bits, at, other, rows, floats): whether two patches of rows x floats hold the same
+    bits, where -0 is not 0 and NaN may be NaN."""
+    pitch = layer.pitch
+
+    @njit(nogil=True)
+    def alike(bits, at, other, rows, floats):
+        for row in range(rows):
+            differing = np.int32(0)
+            for i in range(row * pitch, row * pitch + floats):
+                differing |= _get(bits, at + i) ^ _get(bits, other + i)
+            if differing != 0:
+                return False
+        return True
+
+    return alike
+
+
+def make_winograd_forward(layer: Layer):
+    """Compiled (samples, x, w, u, bias, out, code, fresh, scratch): as `make_forward`, of all
+    these samples and up to rounding.
+
+    x, out, code, fresh: of all samples; out is the next layer's padded x. scratch: `v`, `m`, and
+    the windows that wait for the products or for those that they are copied from.
+    """
+    take, multiply, give = make_winograd(layer)
+    alike, one = make_alike(layer), make_tile(layer, 1)
+    outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
+    x_size, code_size = layer.padded * pitch, pooled * pooled * outputs
+    following = LAYERS[LAYERS.index(layer) + 1]
+    out_pitch, origin = following.pitch, following.origin
+    out_size, patch_rows = following.padded * out_pitch, layer.kernel + 1
+    kernel, floats = layer.kernel, patch_rows * inputs
+
+    @njit(nogil=True)
+    def forward(samples, x, w, u, bias, out, code, fresh, scratch):
+        v, m, out_to, code_to, copies = scratch
+        bits = x.view(np.int32)
+        taken = copied = 0
+        for sample in samples:
+            for row in range(pooled):
+                for column in range(pooled):
+                    window = row * pooled + column
+                    if _get(fresh, sample * pooled * pooled + window) == 0:
+                        continue
+                    here = sample * x_size + 2 * (row * pitch + column * inputs)
+                    out_here = sample * out_size + origin + row * out_pitch + column * outputs
+                    code_here = sample * code_size + window * outputs
+                    back = 0
+                    if row > 0 and alike(bits, here, here - 2 * pitch, patch_rows, floats):
+                        back = out_pitch
+                    elif column > 0 and alike(bits, here, here - 2 * inputs, patch_rows, floats):
+                        back = outputs
+                    if back > 0:
+                        copies[copied, 0], copies[copied, 1] = out_here, code_here
+                        copies[copied, 2] = back
+                        copied += 1
+                        continue
+                    # Equal outputs must come out with equal bits: the first of them wins.
+                    if alike(bits, here, here + pitch, kernel, floats) or alike(
+                        bits, here, here + inputs, patch_rows, floats - inputs
+                    ):
+                        one(x, here, w, 0, bias, 0, out, out_here, code, code_here)
+                        continue
+                    take(x, here, v, taken)
+                    out_to[taken], code_to[taken] = out_here, code_here
+                    taken += 1
+                    if taken == TILES:
+                        multiply(v, u, m)
+                        for tile in range(TILES):
+                            give(m, tile, bias, out, out_to[tile], code, code_to[tile])
+                        taken = 0
+        if taken > 0:
+            multiply(v, u, m)
+            for tile in range(taken):
+                give(m, tile, bias, out, out_to[tile], code, code_to[tile])
+        for copy in range(copied):
+            out_here, code_here, back = copies[copy]
+            code_back = outputs if back == outputs else pooled * outputs
+            for i in range(outputs):
+                _put(out, out_here + i, _get(out, out_here + i - back))
+                _put(code, code_here + i, _get(code, code_here + i - code_back))
+
+    return forward
+
+
 def make_forward(layer: Layer):
     """Compiled (x, x_at, w, bias, out, out_at, out_pitch, code, code_at, fresh, fresh_at).
 
@@ -718,17 +961,7 @@ def make_forward(layer: Layer):
     outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
     block_size = layer.kernel * layer.kernel * inputs * BLOCK
     patch_rows = layer.kernel + 1  # that a row of pooling windows sees
-
-    @njit(nogil=True)
-    def alike(bits, at, other, floats):
-        """Whether two patches, `floats` wide, hold the same bits: -0 is not 0, NaN may be NaN."""
-        for row in range(patch_rows):
-            differing = np.int32(0)
-            for i in range(row * pitch, row * pitch + floats):
-                differing |= _get(bits, at + i) ^ _get(bits, other + i)
-            if differing != 0:
-                return False
-        return True
+    alike = make_alike(layer)
 
     @njit(nogil=True)
     def share(x, here, windows):
@@ -758,9 +991,11 @@ def make_forward(layer: Layer):
                 out_here = out_at + row * out_pitch + column * outputs
                 code_here = code_at + (row * pooled + column) * outputs
                 code_back, out_back = 0, 0  # floats, from the tile to the one like it
-                if row > 0 and alike(bits, here, here - 2 * pitch, floats):
+                if row > 0 and alike(bits, here, here - 2 * pitch, patch_rows, floats):
                     code_back, out_back = pooled * outputs, out_pitch
-                elif column >= windows and alike(bits, here, here - 2 * windows * inputs, floats):
+                elif column >= windows and alike(
+                    bits, here, here - 2 * windows * inputs, patch_rows, floats
+                ):
                     code_back = out_back = windows * outputs
                 if code_back > 0:
                     for i in range(windows * outputs):
@@ -976,6 +1211,7 @@ def make_freshen(layer: Layer):
 
 
 _forward1, _forward2, _forward3, _forward4 = (make_forward(layer) for layer in LAYERS)
+_winograd2 = make_winograd_forward(LAYERS[1])
 _backward1 = make_first_backward(LAYERS[0])
 _backward2, _backward3, _backward4 = (make_backward(layer) for layer in LAYERS[1:])
 _freshen1, _freshen2, _freshen3, _freshen4 = (make_freshen(layer) for layer in LAYERS)
@@ -1013,13 +1249,17 @@ def _take_picture(pictures, i, x, sample, old, changed):
 
 
 @_cached_njit
-def features(pictures, first, rows, like, w, bias, x, code, fresh, changed, last, out):
+def features(
+    pictures, first, rows, like, w, u, bias, x, code, fresh, changed, last, winograd, out
+):
     """Features (maps, height, width) of these rows of the pictures, kept as samples first + row.
 
     pictures: (E * WIDTH * WIDTH,); rows: int64; like: int64, for each of E rows an earlier sample
     of the same weights, from which everything is taken that sees the same pixels, or -1; it may
     be the new sample itself. w, bias, x, code, fresh: one array per layer, the latter three with
-    all samples; changed, last: scratch of WIDTH * WIDTH and FEATURES; out: (samples * FEATURES,).
+    all samples; changed, last, winograd: scratch; out: (samples * FEATURES,).
+    u: the factors of the second layer's filters; with none of them, its sums have the order of the
+    taps.
     """
     for i in rows:
         sample, old = first + i, like[i]
@@ -1032,9 +1272,6 @@ def features(pictures, first, rows, like, w, bias, x, code, fresh, changed, last
             _freshen2(fresh[0], sample * FRESH[0], fresh[1], sample * FRESH[1])
             _freshen3(fresh[1], sample * FRESH[1], fresh[2], sample * FRESH[2])
             _freshen4(fresh[2], sample * FRESH[2], fresh[3], sample * FRESH[3])
-            for pixel in range(PIXELS):
-                for channel in range(MAPS):
-                    last[pixel * MAPS + channel] = out[old * FEATURES + channel * PIXELS + pixel]
             if old != sample:
                 for k in range(len(LAYERS)):
                     _copy(code[k], sample * CODES[k], old * CODES[k], CODES[k])
@@ -1045,11 +1282,22 @@ def features(pictures, first, rows, like, w, bias, x, code, fresh, changed, last
             x[1], sample * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], sample * CODES[0],
             fresh[0], sample * FRESH[0],
         )  # fmt: skip
-        _forward2(
-            x[1], sample * INPUTS[1], w[1], bias[1],
-            x[2], sample * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], sample * CODES[1],
-            fresh[1], sample * FRESH[1],
-        )  # fmt: skip
+    if len(u) > 0:
+        _winograd2(first + rows, x[1], w[1], u, bias[1], x[2], code[1], fresh[1], winograd)
+    else:
+        for i in rows:
+            sample = first + i
+            _forward2(
+                x[1], sample * INPUTS[1], w[1], bias[1],
+                x[2], sample * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], sample * CODES[1],
+                fresh[1], sample * FRESH[1],
+            )  # fmt: skip
+    for i in rows:
+        sample, old = first + i, like[i]
+        if old >= 0:
+            for pixel in range(PIXELS):
+                for channel in range(MAPS):
+                    last[pixel * MAPS + channel] = out[old * FEATURES + channel * PIXELS + pixel]
         _forward3(
             x[2], sample * INPUTS[2], w[2], bias[2],
             x[3], sample * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], sample * CODES[2],

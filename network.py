@@ -26,9 +26,11 @@ from kernels import (
     FEATURES,
     FRESH,
     INPUTS,
+    LANES,
     LAYERS,
     NUMBA_FAULT,
     SPAN,
+    TILES,
     WIDTH,
     add_linear,
     features,
@@ -36,8 +38,11 @@ from kernels import (
     lstm_step,
     spans,
     transpose_spans,
+    winograd_filters,
 )
 from model import A3Clstm, flatten_parameters
+
+WINOGRAD = torch.from_numpy(winograd_filters())  # (36, 25)
 
 
 class PlainNetwork:
@@ -176,6 +181,15 @@ class FastNetwork:
         self.bias_w = tuple(b.numpy() for b in self.bias)
         self.features_w = self.features.numpy().reshape(-1)
         self.num_actions = len(model.actor_linear.bias)
+        # An evaluation keeps the order of the sums, and with it the bits of its outputs.
+        self.factors2 = np.empty(36 * BLOCK**2 if num_steps and LANES == 16 else 0, np.float32)
+        self.winograd = (
+            np.zeros(36 * TILES * BLOCK, np.float32),
+            np.zeros(36 * TILES * BLOCK, np.float32),
+            np.zeros(TILES, np.int64),
+            np.zeros(TILES, np.int64),
+            np.zeros((num_envs * LAYERS[1].pooled ** 2, 3), np.int64),
+        )
         if num_steps:
             padded = spans(4 * hidden) * SPAN
             self.w_in = np.zeros(padded * FEATURES, np.float32)
@@ -205,6 +219,10 @@ class FastNetwork:
             packed.copy_(blocks.permute(0, 3, 4, 2, 1))
             filters.copy_(w.permute(2, 0, 3, 1))
             bias.copy_(conv.bias)
+        if len(self.factors2):
+            w = self.convs[1].weight.view(BLOCK**2, -1)  # (outputs * inputs, taps)
+            factors = (WINOGRAD @ w.double().t()).view(36, BLOCK, BLOCK)
+            self.factors2[:] = factors.transpose(1, 2).float().flatten()
         if self.num_steps:
             lstm, gates = self.model.lstm, 4 * self.model.hidden_size
             self.lstm_bias[:gates] = (lstm.bias_ih + lstm.bias_hh).numpy()
@@ -260,8 +278,9 @@ class FastNetwork:
     def _see(self, t: int, obs: Tensor, rows: np.ndarray, like: np.ndarray) -> None:
         """The features of these rows, as those of step t."""
         features(
-            obs.numpy().reshape(-1), t * self.num_envs, rows, like, self.packed_w, self.bias_w,
-            self.x, self.code, self.fresh, self.changed, self.last, self.features_w,
+            obs.numpy().reshape(-1), t * self.num_envs, rows, like, self.packed_w, self.factors2,
+            self.bias_w, self.x, self.code, self.fresh, self.changed, self.last, self.winograd,
+            self.features_w,
         )  # fmt: skip
 
     @torch.no_grad()
