@@ -7,6 +7,10 @@ What makes them several times faster than PyTorch on a CPU core:
 - Little changes on Atari's screens from step to step. With the same weights and the same
   normalisation, a pooling window that depends on no changed pixel is not computed again; nor is
   a tile of windows that sees the same bits as its neighbour above or on the left.
+- A product with zero is left out where most values are zero: in the third and fourth layer, and in
+  the LSTM's input weights, which are read for the open features alone.
+- While a rollout is played, the second layer goes through Winograd's F(2x2, 5x5). An evaluation
+  keeps the order of its sums, so that its scores stay what they were.
 - The gradient of a window waits for the step at which the window was computed, where the sum over
   all steps since goes through it once.
 - At most one in four outputs of a convolution wins its pooling window, and ReLU closes about half

@@ -111,16 +111,18 @@ class FastNetwork:
         fresh[k]    (pooled, pooled)             uint8, 1: the window was computed, 0: as one
                                                  step before
         features    (S, 1024)                    output of the last layer, (maps, height, width)
-        hx, cx      (steps, E, hidden)           the LSTM's state before the step
-        gates       (steps, E, 4 * hidden)       input, forget, cell, output, after their functions
-        tanh_cx     (steps, E, hidden)           of the new cx
-        out         (steps, E, hidden)           the new hx
+        hx, cx      (num_steps, E, hidden)       the LSTM's state before the step
+        gates       (num_steps, E, 4 * hidden)   input, forget, cell, output, after their functions
+        tanh_cx     (num_steps, E, hidden)       of the new cx
+        out         (num_steps, E, hidden)       the new hx
         d_gates     (num_steps, E, 4 * hidden)   gradient of the gates before their functions
         d_features  (S * 1024,)                  gradient of the features
         d_x[k]      (padded, padded, inputs)     gradient of x[k] in one game, walking back in time
 
     What an update fills: packed[k] and filters[k], the filters as acting and as the backward pass
-    reads them, d_filters[k] and d_bias[k], their gradients. Scratch: changed, last, lists, factors.
+    reads them, factors2, Winograd's factors of the second layer's, w_in, the LSTM's input weights
+    by feature, d_filters[k] and d_bias[k], the filters' gradients. Scratch: changed, last, lists,
+    factors, winograd, lstm_scratch.
     """
 
     def __init__(self, model: A3Clstm, num_envs: int, num_steps: int):
