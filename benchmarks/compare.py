@@ -81,7 +81,8 @@ def run(args) -> None:
             servers[name] = stack.enter_context(
                 subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder,
-                    env={**os.environ, "PYTHONPATH": str(folder / "benchmarks"), "PYTHONSAFEPATH": "1"},
+                    env=os.environ
+                    | {"PYTHONPATH": str(folder / "benchmarks"), "PYTHONSAFEPATH": "1"},
                 )
             )  # fmt: skip
             if servers[name].stdout.readline() != "ready\n":
