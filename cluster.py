@@ -123,10 +123,12 @@ class Cluster:
         """Wait for the last differences of all machines. The driver's own processes have ended."""
         self.keeper.join(LOOK_SECONDS)
         ended = self._ended(self.stopped_at + STOP_SECONDS - time.monotonic())
-        for number, _, result in self.members.values():
+        for number, _, result in list(self.members.values()):
             if result not in ended:
                 self._say(f"{self.names[number]} did not stop in time; its last updates are lost")
-        if not self.exchanger.finish(0 if self.failed else LAST_SECONDS) and not self.failed:
+        if self.failed:
+            self.exchanger.ending.set()
+        elif not self.exchanger.finish(LAST_SECONDS):
             self._say("the parameter server did not answer; the last updates of others are lost")
         self.log(logger)
 
@@ -147,6 +149,9 @@ class Cluster:
             return exchanger.server
         ray.kill(exchanger.server)  # or its name is taken for good if its process was killed
         totals = exchanger.news.totals if exchanger.news else {}
+        there = {DRIVER, *(member.number for member in list(self.members.values()))}
+        for number in totals.keys() - there:  # as `leave` does, which may not have been heard
+            totals[number] |= {DIVERGED: 0.0, WORKERS: 0.0}
         try:
             server = self._start_server(exchanger.known, totals)
         except ValueError:  # the name is not yet free
@@ -176,7 +181,7 @@ class Cluster:
 
     def _ended(self, seconds: float) -> list[ray.ObjectRef]:
         """Results of the machines that have ended, or of all as soon as they have."""
-        results = [member.result for member in self.members.values()]
+        results = [member.result for member in list(self.members.values())]
         if not results:
             return []
         return ray.wait(results, num_returns=len(results), timeout=max(0.0, seconds))[0]

@@ -26,7 +26,10 @@ def connect(address: str) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns about GPUs
     # What dies is in our own log; Ray would print it over the display.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
-    address = address or _joined()
+    if address in ("", "auto"):
+        asked, address = address, _joined()
+        if asked and not address:
+            raise ValueError("auto: this machine is in no Ray cluster; see `ray start`")
     if address and not _answers(address):
         raise ValueError(f"{address}: no Ray cluster answers there; see `ray start`")
     if not address:
@@ -42,12 +45,14 @@ def connect(address: str) -> None:
             **options, runtime_env=FILES, log_to_driver=False, logging_level=logging.ERROR
         )  # fmt: skip
     except Exception as error:  # of versions that differ, of a token, of the network: Ray has many
-        raise ValueError(f"cannot join the Ray cluster: {str(error).splitlines()[0]}") from None
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise ValueError(f"cannot join the Ray cluster: {reason}") from None
 
 
 def _joined() -> str:
     """Address of the cluster that this machine is part of; "" if there is none."""
-    if address := os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address not in ("", "auto"):
         return address
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with contextlib.suppress(OSError):

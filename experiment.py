@@ -180,6 +180,7 @@ class Driver:
         return None
 
     def _ended(self, one: Process) -> None:
+        self.notes.pop(str(one.member), None)  # what it wrote last is yet to be read
         try:
             saved = self._saved(one.member)
         except (ValueError, filelock.Timeout) as error:

@@ -24,11 +24,12 @@ if __name__ == "__main__":
             utils.say(f"main.py: {given.env}, {what}")
 
 import argparse
+import functools
 import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.context import BaseContext
 
 import filelock
@@ -132,6 +133,14 @@ def make_cluster(run: Run, processes: Processes):
     return Cluster(run.server, run.args, run.make_env, actions, processes.workers_alive)
 
 
+def _reach(logger: logging.Logger, call: Callable[[], None]) -> None:
+    """Ask something of other machines, whose faults are many and must not cost this one's save."""
+    try:
+        call()
+    except Exception as error:
+        logger.error(f"the other machines cannot be reached: {error!r}")
+
+
 def run_to_end(
     run: Run, context: BaseContext, stop_signal: StopSignal, slow_because: str
 ) -> int:
@@ -179,10 +188,10 @@ def run_to_end(
                 if display:
                     display.stopping()
             if cluster:
-                cluster.stop()
+                _reach(logger, cluster.stop)
             processes.stop(run.server)
             if cluster:
-                cluster.finish(logger)
+                _reach(logger, functools.partial(cluster.finish, logger))
     if display:  # errors and the last line are for the terminal as well
         stop_signal.before_exit = None
         for line in display.errors():

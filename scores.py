@@ -129,10 +129,14 @@ def mean(games: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def iqm(games: Sequence[np.ndarray]) -> np.ndarray:
-    """Interquartile mean: of all runs together without the lowest and the highest quarter."""
-    scores = np.sort(np.concatenate(games, axis=1), axis=1)
+    """Interquartile mean: of all runs together without the lowest and the highest quarter.
+
+    nan where a run has no score.
+    """
+    scores = np.sort(np.concatenate(games, axis=1), axis=1)  # nan comes last
     cut = scores.shape[1] // 4
-    return scores[:, cut : scores.shape[1] - cut].mean(1)
+    middle = scores[:, cut : scores.shape[1] - cut].mean(1)
+    return np.where(np.isnan(scores[:, -1]), np.nan, middle)
 
 
 class Score(NamedTuple):

@@ -212,6 +212,8 @@ def train(
         )
         gradient.zero_()
         network.backward(d_values, d_logits, ended)  # from the network's outputs to its weights
+        if args.value_mean_step:
+            gradient[bias_place] = 0  # it goes its own way, below
         norm = float(gradient.norm())
         server.report_gradient(rank, norm)
         if norm > args.max_grad_norm:

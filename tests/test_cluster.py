@@ -262,6 +262,7 @@ def test_a_cluster_of_this_machine_listens_here_alone_and_ends_with_the_run(tmp_
         listening = subprocess.run(["ss", "-ltnp"], capture_output=True, text=True, check=True)
         ids = [f"pid={pid}," for pid in run.children()]
         lines = [line for line in listening.stdout.splitlines() if any(i in line for i in ids)]
+        assert lines
         assert {line.split()[3].rpartition(":")[0].strip("[]") for line in lines} <= {
             "127.0.0.1", "::ffff:127.0.0.1",
         }  # fmt: skip

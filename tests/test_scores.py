@@ -174,3 +174,8 @@ def test_a_damaged_experiment_is_one_line(content, tmp_path):
     with pytest.raises(ValueError, match="no experiment of this suite") as error:
         Experiment.read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_without_a_score_is_not_the_best_one():
+    runs = np.array([[1.0, 2.0, 3.0, np.nan], [1.0, 2.0, 3.0, 4.0]])
+    np.testing.assert_array_equal(scores.iqm([runs]), [np.nan, 2.5])
