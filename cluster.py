@@ -6,6 +6,7 @@ of another machine belong to an actor there. What dies is replaced from here.
 """
 
 import argparse
+import collections
 import copy
 import logging
 import threading
@@ -30,6 +31,7 @@ from utils import available_cores, count
 LOOK_SECONDS = 1  # between two looks at who is there
 CREATION = "creation task"  # in the error of an actor that could not begin
 HEAD_SECONDS = 30  # without an answer of the cluster's head, after which the run ends
+TRAFFIC_SECONDS = 10  # over which it is measured
 STOP_SECONDS = 6.5  # for the other machines, from the word on; of 15 in which a run has to end
 
 
@@ -65,9 +67,9 @@ class Cluster:
         self.exchanger = Exchanger(
             DRIVER, hogwild, make_model(num_actions, args.hidden_size), args.exchange_updates,
             self._start_server(hogwild.parameter.detach().numpy(), {}), self._replace_server,
-            count_alive, Messages(),
+            count_alive, Messages(), hogwild.stop, on_news=self._take_news,
         )  # fmt: skip
-        self.exchanger.on_news = self._take_news
+        self.traffic: collections.deque[tuple[float, int]] = collections.deque()  # when, exchanges
         self.members: dict[str, Member] = {}  # by node
         self.died: dict[str, list[float]] = {}  # when; by node, or the server
         self.failed = ""  # why the run cannot go on
@@ -100,17 +102,17 @@ class Cluster:
         return self.failed
 
     def summary(self) -> str:
-        """For the display: machines, workers, how old their newest exchange is, traffic."""
-        news = self.exchanger.news
+        """For log and display: machines, workers, the age of the oldest exchange, traffic."""
+        news, traffic = self.exchanger.news, list(self.traffic)
         if not news:
             return "-"
         workers = news.alive + self.exchanger.count_alive()
         behind = news.behind + time.monotonic() - self.exchanger.reported
-        megabytes = 2 * self.exchanger.known.nbytes * news.exchanges / 1e6
-        seconds = max(time.monotonic() - self.hogwild.started, 1.0)
+        (before, old), (now, new) = traffic[0], traffic[-1]
+        megabytes = 2 * self.exchanger.known.nbytes * (new - old) / 1e6
         return (
-            f"{1 + len(self.members)} with {count(workers, 'worker')}   "
-            f"{behind:.1f} s behind   {megabytes / seconds:.1f} MB/s"
+            f"{1 + len(self.members)} with {count(workers, 'worker')}, {behind:.1f} s behind, "
+            f"{megabytes / max(now - before, 1.0):.1f} MB/s"
         )
 
     def stop(self) -> None:
@@ -232,6 +234,12 @@ class Cluster:
         return len(self.died[who]) > MAX_REPLACEMENTS
 
     def _take_news(self, news: News) -> None:
+        now = time.monotonic()
+        if self.traffic and news.exchanges < self.traffic[-1][1]:
+            self.traffic.clear()  # another server
+        self.traffic.append((now, news.exchanges))
+        while now - self.traffic[0][0] > TRAFFIC_SECONDS:
+            self.traffic.popleft()
         for machine, level, text in news.messages:
             self._say(f"{self.names[machine]}: {text}", level)
 

@@ -41,7 +41,8 @@ class Exchanger(threading.Thread):
     """Sends what a machine's own updates have changed, and takes what the others changed.
 
     A difference is added to shared memory as workers add their updates, without a lock: where both
-    write one number at one moment, one of them is lost.
+    write one number at one moment one of them is lost. If that is the difference, the next one
+    takes it back on all other machines, too.
 
     machine: its number.  hogwild: what its processes share; nobody trains yet.
     model: of its own, to see whether weights are of use.
@@ -49,7 +50,9 @@ class Exchanger(threading.Thread):
     server: the actor.  replace_server: called with the exchanger and the reason if that has died;
         gives another, or the same if there is none yet.
     count_alive: how many workers live.  messages: for the driver's log.
+    on_stop: called when the run is to end, maybe more than once.
     games: finished games of this machine; None for the driver, which writes down its own.
+    on_news: called with what the driver alone is told.
     """
 
     def __init__(
@@ -62,12 +65,15 @@ class Exchanger(threading.Thread):
         replace_server: Callable[["Exchanger", ActorDiedError], ray.actor.ActorHandle],
         count_alive: Callable[[], int],
         messages: Messages,
+        on_stop: Callable[[], None],
         games: FinishedGames | None = None,
+        on_news: Callable[[News], None] = lambda news: None,
     ):
         super().__init__(name="exchange", daemon=True)
         self.machine, self.hogwild, self.every = machine, hogwild, every
         self.server, self.replace_server = server, replace_server
         self.count_alive, self.messages, self.games = count_alive, messages, games
+        self.on_stop, self.on_news = on_stop, on_news
         self.row = len(hogwild.normalizers) - 1
         hogwild.figures[WORKERS][self.row] = 0
         self.model, self.private = model, flatten_parameters(model)[0]
@@ -80,8 +86,6 @@ class Exchanger(threading.Thread):
         self.news: News | None = None
         self.exchanged = self.reported = time.monotonic()  # when
         self.updates = 0  # then
-        self.on_stop: Callable[[], None] = hogwild.stop
-        self.on_news: Callable[[News], None] = lambda news: None
         self.ending = threading.Event()
         self.deadline = float("inf")
 

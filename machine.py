@@ -102,16 +102,15 @@ class Machine:
             hogwild, args, job.make_env, child_context(args.plain), stop_signal,
             reasons="why is in Ray's log of that machine",
         )  # fmt: skip
-        exchanger = Exchanger(
-            number, hogwild, model, args.exchange_updates, server, _find_server,
-            processes.workers_alive, messages, FinishedGames(hogwild),
-        )  # fmt: skip
 
         def stop() -> None:
             stop_signal.received = True
             hogwild.stop()
 
-        exchanger.on_stop = stop
+        exchanger = Exchanger(
+            number, hogwild, model, args.exchange_updates, server, _find_server,
+            processes.workers_alive, messages, stop, FinishedGames(hogwild),
+        )  # fmt: skip
         hogwild.start_clock()
         exchanger.start()
         healthy = True

@@ -101,7 +101,8 @@ def watch(
         if now >= next_report:
             snapshot = Snapshot.of(server)
             figures = Figures.between(last, snapshot)
-            logger.info(messages.progress(server, figures))
+            machines = cluster.summary() if cluster else ""
+            logger.info(messages.progress(server, figures, machines))
             if same_policy.check(server.steps, figures):
                 logger.error(messages.same_policy(figures))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
@@ -163,7 +164,12 @@ def run_to_end(
             say(line)
     run.server.start_clock()
     processes = make_processes(run, context, stop_signal, output)
-    cluster = make_cluster(run, processes) if run.args.ray is not None else None
+    try:
+        cluster = make_cluster(run, processes) if run.args.ray is not None else None
+    except Exception as error:  # Ray has many
+        close_logger(logger)
+        run.undo_prepare_files()
+        return _fail(f"cannot start the parameter server: {error}")
     display = Display(run, processes, console, cluster) if output is Output.DISPLAY else None
     healthy = False
     with display or contextlib.nullcontext():

@@ -63,8 +63,11 @@ def too_little_memory(args: argparse.Namespace) -> str:
     )
 
 
-def progress(server: Hogwild, figures: Figures) -> str:
-    """What the log says about a time in which figures.games training games ended."""
+def progress(server: Hogwild, figures: Figures, machines: str = "") -> str:
+    """What the log says about a time in which figures.games training games ended.
+
+    machines: what cluster.Cluster.summary says of those of a run.
+    """
     games = int(server.figures["games"].sum())
     line = (
         f"Time {format_time(server.seconds)}, agent steps {server.steps}, "
@@ -73,7 +76,7 @@ def progress(server: Hogwild, figures: Figures) -> str:
     if figures.games:
         line += f", mean score of the last {figures.games}: {figures.score:.2f}"
     line += f", policy deviation {figures.policy_deviation:.4f}, mean |cx| {figures.cell:.2f}"
-    return line
+    return f"{line}, machines: {machines}" if machines else line
 
 
 def same_policy(figures: Figures) -> str:

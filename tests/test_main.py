@@ -25,6 +25,7 @@ from games import Recall
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoint
+import connection
 import group
 import gym_eval
 import main
@@ -299,7 +300,7 @@ def test_a_run_goes_on_without_tensorboard_if_it_cannot_be_written(
 
 
 def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, capsys):
-    def fail(server, figures):
+    def fail(server, figures, machines):
         raise ZeroDivisionError
 
     monkeypatch.chdir(tmp_path)
@@ -420,7 +421,7 @@ def test_files_that_cannot_be_used_end_a_resumed_run_with_one_line(
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
-@pytest.mark.parametrize("fails", ["to make processes", "to prepare the files"])
+@pytest.mark.parametrize("fails", ["to make processes", "to prepare the files", "to use Ray"])
 def test_an_error_before_the_run_begins_leaves_all_files_as_they_were(
     trained, monkeypatch, capsys, resume, fails
 ):
@@ -437,16 +438,24 @@ def test_an_error_before_the_run_begins_leaves_all_files_as_they_were(
         begun.append(path)
         return mend(path, up_to_step) if path == csvs[0] else fail()
 
+    reason, ray = "no place", []
     if fails == "to make processes":
         monkeypatch.setattr(main, "child_context", fail)
+    elif fails == "to use Ray":
+        reason, ray = "cannot start the parameter server: no place", ["--ray"]
+        monkeypatch.setattr(connection, "connect", lambda address: None)
+        monkeypatch.setattr(main, "make_cluster", fail)
     elif resume:
         monkeypatch.setattr(checkpoint, "mend_csv", fail_at_the_second)
     else:
         monkeypatch.setattr(Path, "rename", fail)
     before = {path: path.read_bytes() for path in trained.rglob("Pong*") if path.is_file()}
-    assert main.main([*SMALL, *resume, "--max-steps", "9000"], StopSignal()) == 2
-    assert capsys.readouterr().err == "main.py: error: no place\n"
+    assert main.main([*SMALL, *resume, *ray, "--max-steps", "9000"], StopSignal()) == 2
+    assert capsys.readouterr().err == f"main.py: error: {reason}\n"
     after = {path: path.read_bytes() for path in trained.rglob("Pong*") if path.is_file()}
+    if resume and ray:  # the run had begun to write its log
+        assert after[log := Path("logs/Pong-v0_log").absolute()].startswith(before[log])
+        del after[log], before[log]
     assert after == before
     assert begun == (csvs if resume and fails == "to prepare the files" else [])
 
