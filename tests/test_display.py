@@ -266,13 +266,12 @@ def terminal(tmp_path):
         one.close()
 
 
-@pytest.mark.parametrize("size", [(24, 80), (10, 20)])
-def test_ctrl_c_leaves_the_terminal_as_it_was(terminal, tmp_path, size):
-    run = terminal(*SMALL, "--eval-interval", "0", size=size)
+def test_ctrl_c_leaves_the_terminal_as_it_was(terminal, tmp_path):
+    run = terminal(*SMALL, "--eval-interval", "0", size=(24, 80))
     run.wait_for(lambda: (tmp_path / "logs/Pong-v0.csv").exists())
     run.wait_for(lambda: ENTER_SCREEN in run.output)
-    run.resize(30, 60)
-    run.resize(12, 100)
+    for size in (30, 60), (12, 100), (10, 20):
+        run.resize(*size)
     seen = len(run.output)
     run.wait_for(lambda: len(run.output) > seen)
     run.interrupt()

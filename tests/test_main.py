@@ -283,12 +283,9 @@ def test_tensorboard_gets_the_scores_of_the_csv_and_a_new_run_its_own_folder(tra
     assert list((folder.with_name("Pong-v0.old-1")).glob("events.*"))
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a fault")])
-def test_a_run_goes_on_without_tensorboard_if_it_cannot_be_written(
-    tmp_path, monkeypatch, capsys, error
-):
+def test_a_run_goes_on_without_tensorboard_if_it_cannot_be_written(tmp_path, monkeypatch, capsys):
     def fail(board, last=False):
-        raise error
+        raise ValueError("a fault")  # not only of the disk
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(monitor.TensorBoard, "update", fail)
@@ -454,7 +451,8 @@ def test_an_error_before_the_run_begins_leaves_all_files_as_they_were(
     assert capsys.readouterr().err == f"main.py: error: {reason}\n"
     after = {path: path.read_bytes() for path in trained.rglob("Pong*") if path.is_file()}
     if resume and ray:  # the run had begun to write its log
-        assert after[log := Path("logs/Pong-v0_log").absolute()].startswith(before[log])
+        log = trained / "logs/Pong-v0_log"
+        assert after[log].startswith(before[log])
         del after[log], before[log]
     assert after == before
     assert begun == (csvs if resume and fails == "to prepare the files" else [])
@@ -990,13 +988,18 @@ def test_the_best_score_is_that_of_the_weights_on_disk(
     assert float(run.server.evaluation["best_score"]) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("fault", ["describes other weights", "not a readable PyTorch file"])
-def test_best_weights_that_cannot_be_used_are_kept_aside_and_replaced(trained, command, fault):
+def test_best_weights_of_which_others_are_described_do_not_count(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    model = Path("trained_models/Pong-v0.dat")
+    torch.save(checkpoint.load_model(model)[0] | {"another": torch.ones(1)}, model)
+    run = Run(*load_options(["--resume", "--max-steps", "9000"]))
+    assert math.isnan(run.server.evaluation["best_score"])
+    assert "Pong-v0.json: describes other weights than" in run.outdated
+
+
+def test_best_weights_that_cannot_be_used_are_kept_aside_and_replaced(trained, command):
     model = trained / "trained_models/Pong-v0.dat"
-    if fault == "describes other weights":
-        torch.save(checkpoint.load_model(model)[0] | {"another": torch.ones(1)}, model)
-    else:
-        model.write_bytes(model.read_bytes()[:5000])
+    model.write_bytes(model.read_bytes()[:5000])
     before = model.read_bytes()
     path = model.with_suffix(".ckpt")
     torch.save(checkpoint.load_checkpoint(path) | {"best_score": 1000.0}, path)
@@ -1004,7 +1007,7 @@ def test_best_weights_that_cannot_be_used_are_kept_aside_and_replaced(trained, c
     run.wait_for(run.learning)
     assert run.interrupt() < 10
     assert f"the best weights so far cannot be used: {model.parent.name}" in run.text()
-    assert fault in run.text()
+    assert "not a readable PyTorch file" in run.text()
     assert "those weights are now trained_models/Pong-v0.old-1.dat" in run.text()
     assert (model.parent / "Pong-v0.old-1.dat").read_bytes() == before
     assert checkpoint.load_model(model)[1]["score"] < 1000

@@ -654,7 +654,7 @@ def test_two_workers_learn_to_remember_what_they_saw(optimizer):
 def test_nothing_is_remembered_without_the_lstm_state():
     """Recall cannot be won in another way. 128 answers: the standard error is 0.09."""
     score, _ = learn_recall(
-        ForgetfulA3Clstm, train_forgetfully, *LEARNERS["RMSprop"], seed=1, max_steps=2000
+        ForgetfulA3Clstm, train_forgetfully, *LEARNERS["RMSprop"], seed=1, max_steps=1600
     )
     assert abs(score) < 0.3
 
