@@ -175,9 +175,12 @@ class Driver:
         if not files.checkpoint.exists() and not files.lock.exists():
             return None
         with filelock.FileLock(files.lock, timeout=STOP_SECONDS):
-            if files.checkpoint.exists():
+            if not files.checkpoint.exists():
+                return None
+            try:
                 return checkpoint.load_checkpoint(files.checkpoint)
-        return None
+            except ValueError as error:
+                raise ValueError(f"{error}; without that file the run begins anew") from None
 
     def _ended(self, one: Process) -> None:
         self.notes.pop(str(one.member), None)  # what it wrote last is yet to be read
@@ -198,7 +201,10 @@ class Driver:
 
     def _finish(self, member: Member, saved: dict) -> None:
         member.steps, member.seconds = saved["steps"], round(saved["seconds"], 1)
-        self.experiment.write()
+        try:
+            self.experiment.write()
+        except OSError as error:  # its checkpoint says the same when the command is given again
+            print(f"experiment.py: error: cannot save: {error}", file=sys.stderr, flush=True)
         self.say(f"{member} finished, {format_time(member.seconds)}; {self.summary()}")
 
     def _fail(self, member: Member, why: str) -> None:

@@ -214,3 +214,29 @@ def test_a_finished_run_needs_its_checkpoint_no_more(tmp_path):
     Experiment(tmp_path, 10, [Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)]).write()
     assert experiment.main(["--folder", str(tmp_path), *STEPS, "--seeds", "1"], StopSignal()) == 0
     assert json.loads(Experiment.path(tmp_path).read_text())["runs"][0]["commits"] == ["abc"]
+
+
+def test_a_damaged_checkpoint_fails_its_run_in_one_line_that_names_a_way_out(tmp_path, capsys):
+    member = Member("Pong-v0", "base", 1, [])
+    files = member.files(tmp_path)
+    files.checkpoint.parent.mkdir(parents=True)
+    files.checkpoint.write_bytes(b"cut")
+    driver = experiment.Driver(Experiment(tmp_path, 10, [member]), 1, StopSignal(), quiet=True)
+    assert not driver.go_on()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{files.checkpoint}" in error
+    assert error.endswith("without that file the run begins anew\n")
+
+
+def test_a_full_disk_does_not_end_the_runs_that_are_at_work(tmp_path, monkeypatch, capsys):
+    member = Member("Pong-v0", "base", 1, [])
+    driver = experiment.Driver(Experiment(tmp_path, 10, [member]), 1, StopSignal(), quiet=True)
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Experiment, "write", full)
+    driver._finish(member, {"steps": 10, "seconds": 1.0})
+    assert member.finished
+    assert capsys.readouterr().err.startswith("experiment.py: error: cannot save: ")
