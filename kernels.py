@@ -13,6 +13,8 @@ What makes them several times faster than PyTorch on a CPU core:
   keeps the order of its sums, so that its scores stay what they were.
 - The gradient of a window waits for the step at which the window was computed, where the sum over
   all steps since goes through it once.
+- Each game has one set of maps, in which a step replaces what it computes. What was there before is
+  kept aside, so that the backward pass, which walks back in time, can put it back.
 - At most one in four outputs of a convolution wins its pooling window, and ReLU closes about half
   of those. All others have gradient zero, so the backward pass walks through the winners only.
 - What one sample needs stays in the second-level cache; every buffer is allocated once, by
@@ -881,11 +883,12 @@ def make_alike(layer: Layer):
 
 
 def make_winograd_forward(layer: Layer):
-    """Compiled (samples, x, w, u, bias, out, code, fresh, scratch): as `make_forward`, of all
-    these samples and up to rounding.
+    """Compiled (games, first, x, w, u, bias, out, code, fresh, scratch): as `make_forward`, of all
+    these games and up to rounding.
 
-    x, out, code, fresh: of all samples; out is the next layer's padded x. scratch: `v`, `m`, and
-    the windows that wait for the products or for those that they are copied from.
+    x, out, code: of all games; out is the next layer's padded x. fresh: of all samples; that of
+    game g is first + g. scratch: `v`, `m`, and the windows that wait for the products or for those
+    that they are copied from.
     """
     take, multiply, give = make_winograd(layer)
     alike, one = make_alike(layer), make_tile(layer, 1)
@@ -897,19 +900,19 @@ def make_winograd_forward(layer: Layer):
     kernel, floats = layer.kernel, patch_rows * inputs
 
     @njit(nogil=True)
-    def forward(samples, x, w, u, bias, out, code, fresh, scratch):
+    def forward(games, first, x, w, u, bias, out, code, fresh, scratch):
         v, m, out_to, code_to, copies = scratch
         bits = x.view(np.int32)
         taken = copied = 0
-        for sample in samples:
+        for game in games:
             for row in range(pooled):
                 for column in range(pooled):
                     window = row * pooled + column
-                    if _get(fresh, sample * pooled * pooled + window) == 0:
+                    if _get(fresh, (first + game) * pooled * pooled + window) == 0:
                         continue
-                    here = sample * x_size + 2 * (row * pitch + column * inputs)
-                    out_here = sample * out_size + origin + row * out_pitch + column * outputs
-                    code_here = sample * code_size + window * outputs
+                    here = game * x_size + 2 * (row * pitch + column * inputs)
+                    out_here = game * out_size + origin + row * out_pitch + column * outputs
+                    code_here = game * code_size + window * outputs
                     back = 0
                     if row > 0 and alike(bits, here, here - 2 * pitch, patch_rows, floats):
                         back = out_pitch
@@ -1214,11 +1217,47 @@ def make_freshen(layer: Layer):
     return freshen
 
 
+def make_keep(layer: Layer):
+    """Compiled keep and restore (out, out_at, out_pitch, code, code_at, fresh, fresh_at, kept_out,
+    kept_code, at): what stands in the fresh windows is copied from out and code to the kept ones,
+    from `at` on, or back from there. Both return where the next would begin.
+    """
+    outputs, pooled = layer.outputs, layer.pooled
+
+    def make(restoring):
+        @njit(nogil=True)
+        def copy(
+            out, out_at, out_pitch, code, code_at, fresh, fresh_at, kept_out, kept_code, at
+        ):
+            for row in range(pooled):
+                for column in range(pooled):
+                    if _get(fresh, fresh_at + row * pooled + column) == 0:
+                        continue
+                    out_here = out_at + row * out_pitch + column * outputs
+                    code_here = code_at + (row * pooled + column) * outputs
+                    for i in range(outputs):
+                        if restoring:
+                            _put(out, out_here + i, _get(kept_out, at + i))
+                            _put(code, code_here + i, _get(kept_code, at + i))
+                        else:
+                            _put(kept_out, at + i, _get(out, out_here + i))
+                            _put(kept_code, at + i, _get(code, code_here + i))
+                    at += outputs
+            return at
+
+        return copy
+
+    return make(False), make(True)
+
+
 _forward1, _forward2, _forward3, _forward4 = (make_forward(layer) for layer in LAYERS)
 _winograd2 = make_winograd_forward(LAYERS[1])
 _backward1 = make_first_backward(LAYERS[0])
 _backward2, _backward3, _backward4 = (make_backward(layer) for layer in LAYERS[1:])
 _freshen1, _freshen2, _freshen3, _freshen4 = (make_freshen(layer) for layer in LAYERS)
+(_keep1, _restore1), (_keep2, _restore2), (_keep3, _restore3), (_keep4, _restore4) = (
+    make_keep(layer) for layer in LAYERS
+)
 
 WIDTH = LAYERS[0].height  # of a picture
 # Elements of one sample's arrays.
@@ -1230,12 +1269,6 @@ ORIGINS = tuple(layer.origin for layer in LAYERS)
 LAST_PITCH = LAYERS[3].pooled * LAYERS[3].outputs
 PIXELS = LAYERS[3].pooled ** 2  # of a map of the last layer
 MAPS = LAYERS[3].outputs
-
-
-@njit(nogil=True)
-def _copy(array, to, start, count):
-    for i in range(count):
-        _put(array, to + i, _get(array, start + i))
 
 
 @njit(nogil=True)
@@ -1252,18 +1285,66 @@ def _take_picture(pictures, i, x, sample, old, changed):
         bits[at : at + WIDTH] = new_bits[new_at : new_at + WIDTH]
 
 
+@njit(nogil=True)
+def _keep(game, sample, x, code, last, fresh, kept):
+    """Before a step of this game: what its fresh windows will replace goes to the end of `kept`."""
+    kept_out, kept_code, begins, end = kept
+    at = begins[sample] = end[0]
+    at = _keep1(
+        x[1], game * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], game * CODES[0],
+        fresh[0], sample * FRESH[0], kept_out, kept_code, at,
+    )  # fmt: skip
+    at = _keep2(
+        x[2], game * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], game * CODES[1],
+        fresh[1], sample * FRESH[1], kept_out, kept_code, at,
+    )  # fmt: skip
+    at = _keep3(
+        x[3], game * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], game * CODES[2],
+        fresh[2], sample * FRESH[2], kept_out, kept_code, at,
+    )  # fmt: skip
+    end[0] = _keep4(
+        last, game * FEATURES, LAST_PITCH, code[3], game * CODES[3],
+        fresh[3], sample * FRESH[3], kept_out, kept_code, at,
+    )  # fmt: skip
+
+
+@njit(nogil=True)
+def _restore(game, sample, x, code, last, fresh, kept):
+    """The maps of this game are again as they were before the step of this sample."""
+    kept_out, kept_code, begins, _ = kept
+    at = _restore1(
+        x[1], game * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], game * CODES[0],
+        fresh[0], sample * FRESH[0], kept_out, kept_code, begins[sample],
+    )  # fmt: skip
+    at = _restore2(
+        x[2], game * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], game * CODES[1],
+        fresh[1], sample * FRESH[1], kept_out, kept_code, at,
+    )  # fmt: skip
+    at = _restore3(
+        x[3], game * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], game * CODES[2],
+        fresh[2], sample * FRESH[2], kept_out, kept_code, at,
+    )  # fmt: skip
+    _restore4(
+        last, game * FEATURES, LAST_PITCH, code[3], game * CODES[3],
+        fresh[3], sample * FRESH[3], kept_out, kept_code, at,
+    )  # fmt: skip
+
+
 @_cached_njit
 def features(
-    pictures, first, rows, like, w, u, bias, x, code, fresh, changed, last, winograd, out
-):
-    """Features (maps, height, width) of these rows of the pictures, kept as samples first + row.
+    pictures, first, rows, like, w, u, bias, x, code, last, fresh, kept, keeping, passing,
+    changed, winograd, out
+):  # fmt: skip
+    """Features (maps, height, width) of these rows of the pictures, row r being sample first + r.
 
-    pictures: (E * WIDTH * WIDTH,); rows: int64; like: int64, for each of E rows an earlier sample
-    of the same weights, from which everything is taken that sees the same pixels, or -1; it may
-    be the new sample itself. w, bias, x, code, fresh: one array per layer, the latter three with
-    all samples; changed, last, winograd: scratch; out: (samples * FEATURES,).
+    pictures: (E * WIDTH * WIDTH,); rows: int64; like: int64, for each of E rows the sample, of the
+    same weights, that its maps are of, from which everything is taken that sees the same pixels,
+    or -1; it may be the new sample itself. w, bias, x, code, fresh: one array per layer; x[0] and
+    fresh with all samples, code, the other x and `last`, the output (height, width, maps), with
+    all games; kept: see _keep; changed, winograd: scratch; out: (samples * FEATURES,).
     u: the factors of the second layer's filters; with none of them, its sums have the order of the
     taps.
+    keeping: what is replaced is kept; passing: and put back at the end.
     """
     for i in rows:
         sample, old = first + i, like[i]
@@ -1276,58 +1357,56 @@ def features(
             _freshen2(fresh[0], sample * FRESH[0], fresh[1], sample * FRESH[1])
             _freshen3(fresh[1], sample * FRESH[1], fresh[2], sample * FRESH[2])
             _freshen4(fresh[2], sample * FRESH[2], fresh[3], sample * FRESH[3])
-            if old != sample:
-                for k in range(len(LAYERS)):
-                    _copy(code[k], sample * CODES[k], old * CODES[k], CODES[k])
-                    if k > 0:
-                        _copy(x[k], sample * INPUTS[k], old * INPUTS[k], INPUTS[k])
+        if keeping:
+            _keep(i, sample, x, code, last, fresh, kept)
         _forward1(
             x[0], sample * INPUTS[0], w[0], bias[0],
-            x[1], sample * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], sample * CODES[0],
+            x[1], i * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], i * CODES[0],
             fresh[0], sample * FRESH[0],
         )  # fmt: skip
     if len(u) > 0:
-        _winograd2(first + rows, x[1], w[1], u, bias[1], x[2], code[1], fresh[1], winograd)
+        _winograd2(rows, first, x[1], w[1], u, bias[1], x[2], code[1], fresh[1], winograd)
     else:
         for i in rows:
-            sample = first + i
             _forward2(
-                x[1], sample * INPUTS[1], w[1], bias[1],
-                x[2], sample * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], sample * CODES[1],
-                fresh[1], sample * FRESH[1],
+                x[1], i * INPUTS[1], w[1], bias[1],
+                x[2], i * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], i * CODES[1],
+                fresh[1], (first + i) * FRESH[1],
             )  # fmt: skip
     for i in rows:
-        sample, old = first + i, like[i]
-        if old >= 0:
-            for pixel in range(PIXELS):
-                for channel in range(MAPS):
-                    last[pixel * MAPS + channel] = out[old * FEATURES + channel * PIXELS + pixel]
+        sample = first + i
         _forward3(
-            x[2], sample * INPUTS[2], w[2], bias[2],
-            x[3], sample * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], sample * CODES[2],
+            x[2], i * INPUTS[2], w[2], bias[2],
+            x[3], i * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], i * CODES[2],
             fresh[2], sample * FRESH[2],
         )  # fmt: skip
         _forward4(
-            x[3], sample * INPUTS[3], w[3], bias[3],
-            last, 0, LAST_PITCH, code[3], sample * CODES[3],
+            x[3], i * INPUTS[3], w[3], bias[3],
+            last, i * FEATURES, LAST_PITCH, code[3], i * CODES[3],
             fresh[3], sample * FRESH[3],
         )  # fmt: skip
         for pixel in range(PIXELS):
             for channel in range(MAPS):
-                out[sample * FEATURES + channel * PIXELS + pixel] = last[pixel * MAPS + channel]
+                value = last[i * FEATURES + pixel * MAPS + channel]
+                out[sample * FEATURES + channel * PIXELS + pixel] = value
+        if passing:
+            _restore(i, sample, x, code, last, fresh, kept)
+    if passing:
+        kept[3][0] = kept[2][first + rows[0]]
 
 
 @_cached_njit
 def features_backward(
-    d_out, steps, envs, w, x, code, fresh, d_last, d_x, d_w, d_bias, lists, factors
+    d_out, steps, envs, w, x, code, last, fresh, kept, d_last, d_x, d_w, d_bias, lists, factors
 ):
     """Adds the gradient of the convolutions to d_w and d_bias, one array per layer.
 
     Backwards in time, game by game: the gradient of a window that is not fresh waits in its place
-    (d_last, d_x) until the step at which the window was computed, and is added up on the way.
+    (d_last, d_x) until the step at which the window was computed, and is added up on the way. The
+    maps are put back step by step, so that afterwards they are those of the first.
 
     d_out: (steps * envs * FEATURES,), gradient of the features (maps, height, width); d_last,
-    d_x, lists and factors: scratch.
+    d_x, lists and factors: scratch; the rest: see features.
     """
     for env in range(envs):
         d_last[:] = 0.0
@@ -1340,25 +1419,27 @@ def features_backward(
                     at = sample * FEATURES + channel * PIXELS + pixel
                     d_last[pixel * MAPS + channel] += d_out[at]
             _backward4(
-                d_last, 0, LAST_PITCH, code[3], sample * CODES[3],
-                x[3], sample * INPUTS[3], fresh[3], sample * FRESH[3],
+                d_last, 0, LAST_PITCH, code[3], env * CODES[3],
+                x[3], env * INPUTS[3], fresh[3], sample * FRESH[3],
                 w[3], d_w[3], d_bias[3], d_x[3], lists,
             )  # fmt: skip
             _backward3(
-                d_x[3], ORIGINS[3], PITCHES[3], code[2], sample * CODES[2],
-                x[2], sample * INPUTS[2], fresh[2], sample * FRESH[2],
+                d_x[3], ORIGINS[3], PITCHES[3], code[2], env * CODES[2],
+                x[2], env * INPUTS[2], fresh[2], sample * FRESH[2],
                 w[2], d_w[2], d_bias[2], d_x[2], lists,
             )  # fmt: skip
             _backward2(
-                d_x[2], ORIGINS[2], PITCHES[2], code[1], sample * CODES[1],
-                x[1], sample * INPUTS[1], fresh[1], sample * FRESH[1],
+                d_x[2], ORIGINS[2], PITCHES[2], code[1], env * CODES[1],
+                x[1], env * INPUTS[1], fresh[1], sample * FRESH[1],
                 w[1], d_w[1], d_bias[1], d_x[1], lists,
             )  # fmt: skip
             _backward1(
-                d_x[1], ORIGINS[1], PITCHES[1], code[0], sample * CODES[0],
+                d_x[1], ORIGINS[1], PITCHES[1], code[0], env * CODES[0],
                 x[0], sample * INPUTS[0], fresh[0], sample * FRESH[0],
                 d_w[0], d_bias[0], factors,
             )  # fmt: skip
+            if step > 0:
+                _restore(env, sample, x, code, last, fresh, kept)
 
 
 _products4, _products4_fetch = make_products(4, 4, False), make_products(4, 4, True)

@@ -104,12 +104,18 @@ class FastNetwork:
 
     What a rollout fills; S = (num_steps + 1) * E samples, since evaluate() works in one step more,
     and sample t * E + e is game e at step t. x, code and fresh have one array per convolution k,
-    flat, and the shapes are those of one sample (see kernels.Layer):
+    flat, and the shapes are those of one sample or game (see kernels.Layer):
 
-        x[k]        (padded, padded, inputs)     the layer's input with its padding, channels-last
-        code[k]     (pooled, pooled, outputs)    uint8, which of four won its window; 4: ReLU closed
-        fresh[k]    (pooled, pooled)             uint8, 1: the window was computed, 0: as one
-                                                 step before
+        x[0]        (padded, padded, 1)          of all samples: the picture with its padding
+        x[k]        (padded, padded, inputs)     of all games, as of the newest step: the layer's
+                                                 input with its padding, channels-last
+        code[k]     (pooled, pooled, outputs)    of all games, uint8, which of four won its window;
+                                                 4: ReLU closed
+        last        (4, 4, 64)                   of all games: the output of the last layer
+        fresh[k]    (pooled, pooled)             of all samples, uint8, 1: the window was computed,
+                                                 0: as one step before
+        kept        what stood in fresh windows before: of x[1:] and last, of code; where that of
+                    each sample begins; and where the next will
         features    (S, 1024)                    output of the last layer, (maps, height, width)
         hx, cx      (num_steps, E, hidden)       the LSTM's state before the step
         gates       (num_steps, E, 4 * hidden)   input, forget, cell, output, after their functions
@@ -121,7 +127,7 @@ class FastNetwork:
 
     What an update fills: packed[k] and filters[k], the filters as acting and as the backward pass
     reads them, factors2, Winograd's factors of the second layer's, w_in, the LSTM's input weights
-    by feature, d_filters[k] and d_bias[k], the filters' gradients. Scratch: changed, last, lists,
+    by feature, d_filters[k] and d_bias[k], the filters' gradients. Scratch: changed, d_last, lists,
     factors, winograd, lstm_scratch.
     """
 
@@ -135,12 +141,25 @@ class FastNetwork:
         steps = num_steps + 1
         samples = steps * num_envs
         # Convolutions. Padding is zero for ever: nothing writes there.
-        self.x = tuple(torch.zeros(samples * size).numpy() for size in INPUTS)
-        self.code = tuple(torch.zeros(samples * size, dtype=torch.uint8).numpy() for size in CODES)
+        self.x = tuple(
+            np.zeros((num_envs if k else samples) * size, np.float32)
+            for k, size in enumerate(INPUTS)
+        )
+        self.code = tuple(np.zeros(num_envs * size, np.uint8) for size in CODES)
+        self.last = np.zeros(num_envs * FEATURES, np.float32)
         # Windows that had to be computed: 1; those that are as one step before: 0.
         self.fresh = tuple(np.zeros(samples * size, np.uint8) for size in FRESH)
+        # Room for a change of everything in all steps but the first; memory that is never written
+        # costs nothing.
+        room = num_steps * num_envs * sum(CODES)
+        self.kept = (
+            np.empty(room, np.float32),
+            np.empty(room, np.uint8),
+            np.zeros(samples, np.int64),
+            np.zeros(1, np.int64),
+        )
         self.changed = np.zeros(WIDTH * WIDTH, np.uint8)
-        self.last = torch.empty(FEATURES).numpy()
+        self.d_last = np.empty(FEATURES, np.float32)
         self.packed = tuple(  # for acting
             torch.empty(y.outputs // BLOCK, y.kernel, y.kernel, y.inputs, BLOCK) for y in LAYERS
         )
@@ -199,7 +218,9 @@ class FastNetwork:
             self.w_hh = _flat(model.lstm.weight_hh)
             self.heads = (_flat(model.critic_linear.weight), _flat(model.actor_linear.weight))
             self.heads_bias = (_flat(model.critic_linear.bias), _flat(model.actor_linear.bias))
-            self.kept = tuple(map(_flat, (self.hx, self.cx, self.gates, self.tanh_cx, self.out)))
+            self.lstm_kept = tuple(
+                map(_flat, (self.hx, self.cx, self.gates, self.tanh_cx, self.out))
+            )
             listed = num_envs * (FEATURES + AHEAD)
             self.lstm_scratch = (
                 np.empty(num_envs * padded, np.float32),
@@ -212,6 +233,7 @@ class FastNetwork:
     def begin(self) -> None:
         """A new rollout: forgets the kept steps and reads the weights anew."""
         self.t = 0
+        self.kept[3][0] = 0
         self.evaluated = np.zeros(self.num_envs, bool)  # rows, since these weights came
         for conv, packed, filters, bias in zip(
             self.convs, self.packed, self.filters, self.bias, strict=True
@@ -236,11 +258,11 @@ class FastNetwork:
         Returns value (E,), logit (E, actions), the new hx and cx; new tensors, the caller's.
         """
         E = self.num_envs
-        self._see(self.t, obs, self.all_rows, self._last_samples(-1))
+        self._see(self.t, obs, self.all_rows, self._last_samples(-1), keeping=self.t > 0)
         outputs = (torch.empty(E), torch.empty(E, self.num_actions), *torch.empty(2, *hx.shape))
         lstm_step(
             self.t, E, self.model.hidden_size, self.features_w, _flat(hx), _flat(cx),
-            self.w_in, self.w_hh, self.lstm_bias, self.heads, self.heads_bias, self.kept,
+            self.w_in, self.w_hh, self.lstm_bias, self.heads, self.heads_bias, self.lstm_kept,
             self.lstm_scratch, tuple(_flat(x) for x in outputs),
         )  # fmt: skip
         self.t += 1
@@ -262,7 +284,8 @@ class FastNetwork:
         own = self.num_steps * E + self.all_rows
         like = self._last_samples(np.where(self.evaluated, own, -1))
         self.evaluated[rows] = True
-        self._see(self.num_steps, obs, rows, like)
+        acted = self.t > 0  # so the maps of the last step are needed
+        self._see(self.num_steps, obs, rows, like, keeping=acted, passing=acted)
         gates = (model.lstm.bias_ih + model.lstm.bias_hh).repeat(E, 1)  # (E, 4 * hidden)
         seen = self.features[self.num_steps]
         for x, w in ((seen, model.lstm.weight_ih), (hx, model.lstm.weight_hh)):
@@ -277,12 +300,15 @@ class FastNetwork:
         last = (self.t - 1) * self.num_envs + self.all_rows
         return last if self.t else np.broadcast_to(default, last.shape).astype(np.int64)
 
-    def _see(self, t: int, obs: Tensor, rows: np.ndarray, like: np.ndarray) -> None:
-        """The features of these rows, as those of step t."""
+    def _see(
+        self, t: int, obs: Tensor, rows: np.ndarray, like: np.ndarray, keeping: bool,
+        passing: bool = False,
+    ) -> None:  # fmt: skip
+        """The features of these rows, as those of step t; see kernels.features."""
         features(
             obs.numpy().reshape(-1), t * self.num_envs, rows, like, self.packed_w, self.factors2,
-            self.bias_w, self.x, self.code, self.fresh, self.changed, self.last, self.winograd,
-            self.features_w,
+            self.bias_w, self.x, self.code, self.last, self.fresh, self.kept, keeping, passing,
+            self.changed, self.winograd, self.features_w,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -291,7 +317,7 @@ class FastNetwork:
 
         d_values (T, E), d_logits (T, E, actions) for the T steps since begin(); ended (T, E)
         bool: no gradient flows from step t + 1 to step t where ended[t]. The hx, cx of the first
-        step are constants.
+        step are constants. Once in a rollout: it takes back what was computed, step by step.
         """
         model, lstm, T, H = self.model, self.model.lstm, self.t, self.model.hidden_size
         samples = T * self.num_envs
@@ -334,8 +360,9 @@ class FastNetwork:
         for d in (*self.d_filters, *self.d_bias):
             d.zero_()
         features_backward(
-            d_features, self.t, self.num_envs, self.filters_w, self.x, self.code, self.fresh,
-            self.last, self.d_x, self.d_filters_w, self.d_bias_w, self.lists, self.factors,
+            d_features, self.t, self.num_envs, self.filters_w, self.x, self.code, self.last,
+            self.fresh, self.kept, self.d_last, self.d_x, self.d_filters_w, self.d_bias_w,
+            self.lists, self.factors,
         )  # fmt: skip
         self.model.conv1.weight.grad += self.d_filters[0].permute(2, 0, 1)[:, None]
         for conv, d_w in zip(self.convs[1:], self.d_filters[1:], strict=True):

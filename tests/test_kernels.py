@@ -92,9 +92,12 @@ class Case:
 def play(net, case):
     """Every output of a rollout of this network: a list of tensors, four per step."""
     net.begin()
+    net.played = []  # the winners of each step, for winners_of
     hx, cx, outputs = case.hx, case.cx, []
     for t in range(case.steps):
         value, logit, hx, cx = net.act(case.pictures[t], hx, cx)
+        if isinstance(net, FastNetwork):
+            net.played.append([torch.from_numpy(code.copy()) for code in net.code])
         outputs += [value, logit, hx, cx]
         over = case.ended[t, :, None]
         hx, cx = hx.masked_fill(over, 0.0), cx.masked_fill(over, 0.0)
@@ -109,15 +112,11 @@ def gradient(model, net, case):
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def winners_of(net, case):
-    """Per layer (T * E, C, H, W): 0 to 3, or CLOSED."""
-    samples = case.steps * case.envs
+def winners_of(net):
+    """Of the last `play`, per layer (T * E, C, H, W): 0 to 3, or CLOSED."""
     return [
-        torch.from_numpy(code)[: samples * y.pooled**2 * y.outputs]
-        .view(samples, y.pooled, y.pooled, y.outputs)
-        .permute(0, 3, 1, 2)
-        .long()
-        for code, y in zip(net.code, LAYERS, strict=True)
+        torch.cat(codes).view(-1, y.pooled, y.pooled, y.outputs).permute(0, 3, 1, 2).long()
+        for codes, y in zip(zip(*net.played, strict=True), LAYERS, strict=True)
     ]
 
 
@@ -172,7 +171,7 @@ def check(model, case, num_steps=None):
     net = FastNetwork(model, case.envs, num_steps or case.steps)
     outputs = play(net, case)
     grads = gradient(model, net, case)
-    true_outputs, true_grads = ground_truth(model, case, winners_of(net, case))
+    true_outputs, true_grads = ground_truth(model, case, winners_of(net))
     for i, (a, b) in enumerate(zip(outputs, true_outputs, strict=True)):
         assert_close(a, b, ("step, output", divmod(i, 4)))
     for name, grad in grads.items():
@@ -387,7 +386,7 @@ def test_a_rollout_may_stop_early_and_is_then_forgotten():
     for case in (long, short, long):
         play(net, case)
         grads = gradient(model, net, case)
-        for name, true in ground_truth(model, case, winners_of(net, case))[1].items():
+        for name, true in ground_truth(model, case, winners_of(net))[1].items():
             assert_close(grads[name], true, name)
 
 
@@ -403,7 +402,7 @@ def test_among_equals_the_first_wins_as_in_pytorch():
         # Away from the border all windows are the same.
         x = F.conv2d(x, conv.weight, conv.bias, padding=layer.padding)
         x = F.relu(F.max_pool2d(x, 2))
-        found = winners_of(net, Case(model, pictures))[i]
+        found = winners_of(net)[i]
         inner = found[:, :, 4:-4, 4:-4]
         assert ((inner == 0) | (inner == CLOSED)).all()
         assert 0 < (inner == 0).float().mean() < 1
@@ -437,6 +436,7 @@ def test_gradients_are_added():
     model = make_model()
     case = Case(model, random_pictures(2, 2))
     net, once = check(model, case)
+    play(net, case)
     net.backward(case.d_values, case.d_logits, case.ended)
     for name, p in model.named_parameters():
         assert_close(p.grad, 2 * once[name], name)
@@ -452,7 +452,7 @@ def test_a_new_rollout_uses_the_new_weights():
             p.copy_(torch.roll(p, 1, 0) * 1.1)
     outputs = play(net, case)
     grads = gradient(model, net, case)
-    true_outputs, true_grads = ground_truth(model, case, winners_of(net, case))
+    true_outputs, true_grads = ground_truth(model, case, winners_of(net))
     for a, b in zip(outputs, true_outputs, strict=True):
         assert_close(a, b)
     for name, grad in grads.items():
