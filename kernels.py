@@ -8,7 +8,7 @@ What makes them several times faster than PyTorch on a CPU core:
   normalisation, a pooling window that depends on no changed pixel is not computed again; nor is
   a tile of windows that sees the same bits as its neighbour above or on the left.
 - A product with zero is left out where most values are zero: in the third and fourth layer, and in
-  the LSTM's input weights, which are read for the open features alone.
+  the LSTM's input weights, which are read for the open features alone, as is their gradient.
 - While a rollout is played, the second layer goes through Winograd's F(2x2, 5x5). An evaluation
   keeps the order of its sums, so that its scores stay what they were.
 - The gradient of a window waits for the step at which the window was computed, where the sum over
@@ -192,6 +192,25 @@ def _new_sum(builder, width):
 def _add_to(builder, pointer, value):
     """Memory at pointer += value."""
     builder.store(builder.fadd(builder.load(pointer, align=4), value), pointer, align=4)
+
+
+def _sum_of_lanes(builder, total):
+    """A vector of one element."""
+    size = total.type.count
+    while size > 1:  # halve
+        size //= 2
+        low, high = (
+            builder.shuffle_vector(
+                total,
+                total,
+                ir.Constant(
+                    ir.VectorType(ir.IntType(32), size), list(range(start, start + size))
+                ),
+            )
+            for start in (0, size)
+        )
+        total = builder.fadd(low, high)
+    return total
 
 
 def _prefetch(builder, pointer):
@@ -699,21 +718,7 @@ def make_products(envs: int, rows: int, fetch: bool):
             for env in range(envs):
                 at = builder.add(args[6], builder.mul(args[7], _int(env)))
                 for row in range(rows):
-                    total, size = builder.load(sums[env][row]), LANES
-                    while size > 1:  # halve
-                        size //= 2
-                        low, high = (
-                            builder.shuffle_vector(
-                                total,
-                                total,
-                                ir.Constant(
-                                    ir.VectorType(ir.IntType(32), size),
-                                    list(range(start, start + size)),
-                                ),
-                            )
-                            for start in (0, size)
-                        )
-                        total = builder.fadd(low, high)
+                    total = _sum_of_lanes(builder, builder.load(sums[env][row]))
                     _add_to(builder, out_ptr(builder.add(at, _int(row))), total)
             return context.get_dummy_value()
 
@@ -722,40 +727,51 @@ def make_products(envs: int, rows: int, fetch: bool):
     return add_products
 
 
-@intrinsic
-def _transpose(typing, x, x_at, x_pitch, out, out_at, out_pitch):
-    """A block of LANES x LANES floats: out[i][j] = x[j][i], rows `pitch` floats apart."""
-    n = types.intp
-    signature = types.void(x, n, n, out, n, n)
+def make_transpose(adding: bool):
+    """Intrinsic (x, x_at, x_pitch, out, out_at, out_pitch): out[i][j] = x[j][i], or += if adding.
 
-    def generate(context, builder, signature, args):
-        x_ptr, out_ptr = (
-            _vectors(context, builder, signature.args[i], args[i], LANES) for i in (0, 3)
-        )
+    A block of LANES x LANES floats, rows `pitch` floats apart.
+    """
 
-        def row(pointer, at, pitch, i):
-            return pointer(builder.add(at, builder.mul(pitch, _int(i))))
+    @intrinsic
+    def transpose(typing, x, x_at, x_pitch, out, out_at, out_pitch):
+        n = types.intp
+        signature = types.void(x, n, n, out, n, n)
 
-        rows = [builder.load(row(x_ptr, args[1], args[2], i), align=4) for i in range(LANES)]
-        size = LANES // 2
-        while size:  # exchange squares of this size across the diagonal
+        def generate(context, builder, signature, args):
+            x_ptr, out_ptr = (
+                _vectors(context, builder, signature.args[i], args[i], LANES) for i in (0, 3)
+            )
+
+            def row(pointer, at, pitch, i):
+                return pointer(builder.add(at, builder.mul(pitch, _int(i))))
+
+            rows = [builder.load(row(x_ptr, args[1], args[2], i), align=4) for i in range(LANES)]
+            size = LANES // 2
+            while size:  # exchange squares of this size across the diagonal
+                for i in range(LANES):
+                    if i & size == 0:
+                        low = [j if j & size == 0 else LANES + j - size for j in range(LANES)]
+                        high = [j + size if j & size == 0 else LANES + j for j in range(LANES)]
+                        rows[i], rows[i + size] = (
+                            builder.shuffle_vector(
+                                rows[i], rows[i + size],
+                                ir.Constant(ir.VectorType(ir.IntType(32), LANES), order),
+                            )
+                            for order in (low, high)
+                        )  # fmt: skip
+                size //= 2
             for i in range(LANES):
-                if i & size == 0:
-                    low = [j if j & size == 0 else LANES + j - size for j in range(LANES)]
-                    high = [j + size if j & size == 0 else LANES + j for j in range(LANES)]
-                    rows[i], rows[i + size] = (
-                        builder.shuffle_vector(
-                            rows[i], rows[i + size],
-                            ir.Constant(ir.VectorType(ir.IntType(32), LANES), order),
-                        )
-                        for order in (low, high)
-                    )  # fmt: skip
-            size //= 2
-        for i in range(LANES):
-            builder.store(rows[i], row(out_ptr, args[4], args[5], i), align=4)
-        return context.get_dummy_value()
+                to = row(out_ptr, args[4], args[5], i)
+                if adding:
+                    _add_to(builder, to, rows[i])
+                else:
+                    builder.store(rows[i], to, align=4)
+            return context.get_dummy_value()
 
-    return signature, generate
+        return signature, generate
+
+    return transpose
 
 
 @intrinsic
@@ -1486,8 +1502,10 @@ def add_linear(x, x_at, envs, w, rows, length, out, out_at, pitch):
 # The LSTM and the heads, one step
 
 SPAN = 8 * LANES  # gates whose sums stay in registers
+PANEL = 64  # features whose gradient is written together, to use the lines of memory that it moves
 AHEAD = 8  # rows of the input weights that are asked for early
 _add_span = make_rows(LANES, SPAN // LANES, 1, fetch=AHEAD)
+_transpose, _add_transposed = make_transpose(False), make_transpose(True)
 
 
 def spans(gates: int) -> int:
@@ -1615,6 +1633,89 @@ def lstm_step(
         for env in range(envs):
             outputs[i][env * rows : (env + 1) * rows] = heads_bias[i]
         add_linear(new_hx, 0, envs, heads[i], rows, hidden, outputs[i], 0, rows)
+
+
+@intrinsic
+def _span_backward(
+    typing, d, listed, factor, first, count, w, w_at, d_w, d_w_at, d_features, feature
+):
+    """SPAN gates and one feature: the gradient of its weights, d_w, and of the feature, added to
+    d_features[feature + FEATURES * sample].
+
+    listed, factor: from `first` on, the samples in which it is open, and its value there;
+    d: (samples, SPAN), gradient of the gates.
+    """
+    n = types.intp
+    signature = types.void(d, listed, factor, n, n, w, n, d_w, n, d_features, n)
+
+    def generate(context, builder, signature, args):
+        kinds = signature.args
+        d_ptr, listed_ptr, factor_ptr, w_ptr, d_w_ptr, feature_ptr = (
+            _vectors(context, builder, kinds[i], args[i], size)
+            for i, size in ((0, LANES), (1, 1), (2, 1), (5, LANES), (7, LANES), (9, 1))
+        )
+        fma = _muladd(builder, LANES)
+        parts = range(0, SPAN, LANES)
+        weights = [builder.load(w_ptr(builder.add(args[6], _int(i))), align=4) for i in parts]
+        sums = [_new_sum(builder, LANES) for _ in parts]
+        with cgutils.for_range(builder, args[4]) as loop:
+            i = builder.add(args[3], loop.index)
+            sample = builder.extract_element(builder.load(listed_ptr(i), align=4), _int(0))
+            sample = builder.sext(sample, ir.IntType(64))
+            scale = builder.extract_element(builder.load(factor_ptr(i), align=4), _int(0))
+            scale = _broadcast(builder, scale, LANES)
+            here = builder.mul(sample, _int(SPAN))
+            dots = [ir.Constant(scale.type, [0.0] * LANES)] * 2  # so that none waits for the other
+            for part, weight, cell in zip(parts, weights, sums, strict=True):
+                gates = builder.load(d_ptr(builder.add(here, _int(part))), align=4)
+                builder.store(builder.call(fma, [scale, gates, builder.load(cell)]), cell)
+                dots = [dots[1], builder.call(fma, [gates, weight, dots[0]])]
+            to = builder.add(args[10], builder.mul(sample, _int(FEATURES)))
+            _add_to(builder, feature_ptr(to), _sum_of_lanes(builder, builder.fadd(*dots)))
+        for part, cell in zip(parts, sums, strict=True):
+            to = d_w_ptr(builder.add(args[8], _int(part)))
+            builder.store(builder.load(cell), to, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@_cached_njit
+def lstm_input_backward(d_gates, samples, gates, features, w_in, d_w, d_features, scratch):
+    """Adds the gradient of the LSTM's input weights to d_w (gates, FEATURES), and writes that of
+    the features where they are not zero; through the others none goes on.
+
+    d_gates: (samples * gates,); features, d_features: (samples * FEATURES,); w_in: see lstm_step.
+    """
+    d, block, counts, listed, factor = scratch  # see network.FastNetwork
+    counts[:] = 0
+    for sample in range(samples):
+        for i in range(FEATURES):
+            x, count = _get(features, sample * FEATURES + i), _get(counts, i)
+            _put(listed, i * samples + count, np.int32(sample))
+            _put(factor, i * samples + count, x)
+            _put(counts, i, count + (x != np.float32(0)))
+    d_features[: samples * FEATURES] = 0.0
+    for gate in range(0, gates, SPAN):
+        width = min(SPAN, gates - gate)
+        for sample in range(samples):
+            for i in range(width):
+                _put(d, sample * SPAN + i, _get(d_gates, sample * gates + gate + i))
+            for i in range(width, SPAN):
+                _put(d, sample * SPAN + i, np.float32(0))
+        for feature in range(0, FEATURES, PANEL):
+            for i in range(feature, feature + PANEL):
+                _span_backward(
+                    d, listed, factor, i * samples, counts[i],
+                    w_in, gate * FEATURES + i * SPAN, block, (i - feature) * SPAN, d_features, i,
+                )  # fmt: skip
+            for row in range(0, width // LANES * LANES, LANES):
+                to = (gate + row) * FEATURES + feature
+                for i in range(0, PANEL, LANES):
+                    _add_transposed(block, i * SPAN + row, SPAN, d_w, to + i, FEATURES)
+            for row in range(width // LANES * LANES, width):
+                for i in range(PANEL):
+                    d_w[(gate + row) * FEATURES + feature + i] += block[i * SPAN + row]
 
 
 @contextlib.contextmanager

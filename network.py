@@ -9,7 +9,7 @@ Both classes have one contract, so that a player need not know which of them it 
 
 PlainNetwork is the algorithm as one would write it. FastNetwork does the same arithmetic, float32,
 with the loops of kernels.py, and takes the gradient of a whole rollout at once: the 12 MB of LSTM
-weights get theirs from one matrix product, not from one per step.
+weights get theirs in one pass, not in one per step.
 """
 
 import copy
@@ -29,12 +29,14 @@ from kernels import (
     LANES,
     LAYERS,
     NUMBA_FAULT,
+    PANEL,
     SPAN,
     TILES,
     WIDTH,
     add_linear,
     features,
     features_backward,
+    lstm_input_backward,
     lstm_step,
     spans,
     transpose_spans,
@@ -122,13 +124,13 @@ class FastNetwork:
         tanh_cx     (num_steps, E, hidden)       of the new cx
         out         (num_steps, E, hidden)       the new hx
         d_gates     (num_steps, E, 4 * hidden)   gradient of the gates before their functions
-        d_features  (S * 1024,)                  gradient of the features
+        d_features  (S * 1024,)                  gradient of the features that are not zero
         d_x[k]      (padded, padded, inputs)     gradient of x[k] in one game, walking back in time
 
     What an update fills: packed[k] and filters[k], the filters as acting and as the backward pass
     reads them, factors2, Winograd's factors of the second layer's, w_in, the LSTM's input weights
     by feature, d_filters[k] and d_bias[k], the filters' gradients. Scratch: changed, d_last, lists,
-    factors, winograd, lstm_scratch.
+    factors, winograd, lstm_scratch, lstm_backward_scratch.
     """
 
     def __init__(self, model: A3Clstm, num_envs: int, num_steps: int):
@@ -226,6 +228,14 @@ class FastNetwork:
                 np.empty(num_envs * padded, np.float32),
                 np.zeros(listed, np.int32),
                 np.zeros(listed, np.float32),
+            )
+            acted = num_steps * num_envs
+            self.lstm_backward_scratch = (
+                np.empty(acted * SPAN, np.float32),
+                np.empty(PANEL * SPAN, np.float32),
+                np.empty(FEATURES, np.int64),
+                np.empty(acted * FEATURES, np.int32),
+                np.empty(acted * FEATURES, np.float32),
             )
         self.begin()
 
@@ -347,14 +357,16 @@ class FastNetwork:
                 d_cx = d_cx * keep
                 d_hx = self.d_gates[t] @ lstm.weight_hh
         d_gates = self.d_gates[:T].view(samples, -1)
-        lstm.weight_ih.grad.addmm_(d_gates.t(), self.features[:T].view(samples, -1))
         lstm.weight_hh.grad.addmm_(d_gates.t(), self.hx[:T].view(samples, -1))
         d_bias = d_gates.sum(0)
         lstm.bias_ih.grad += d_bias
         lstm.bias_hh.grad += d_bias
-        d_features = self.d_features[: samples * FEATURES]
-        torch.mm(d_gates, lstm.weight_ih, out=d_features.view(samples, FEATURES))
-        self._backward_convolutions(d_features.numpy())
+        d_features = self.d_features.numpy()
+        lstm_input_backward(
+            _flat(d_gates), samples, 4 * H, self.features_w, self.w_in, _flat(lstm.weight_ih.grad),
+            d_features, self.lstm_backward_scratch,
+        )  # fmt: skip
+        self._backward_convolutions(d_features)
 
     def _backward_convolutions(self, d_features: np.ndarray) -> None:
         for d in (*self.d_filters, *self.d_bias):
