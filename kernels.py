@@ -112,6 +112,7 @@ if HAVE_NUMBA and "+avx512f" in CPU_FEATURES:
 else:
     LANES, WINDOWS, ROWS = 8, 1, 1
 BLOCK = 2 * LANES  # output channels that a tile computes together
+LISTED = 4  # rows of windows whose winners are listed together
 SPARSE = 100  # of 256: a tile that sees fewer values that are not zero goes through these alone
 
 
@@ -1058,14 +1059,14 @@ def make_backward(layer: Layer):
 
     The winners with open ReLU are listed twice: by channel, for the gradient of its filter, a sum
     of scaled patches of x; and by position, for that of x, a sum of scaled filters. The first
-    lists hold as many windows as a row has, and are used when the next row does not fit, and at
-    the end.
+    lists hold LISTED times as many windows as a row has, and are used when the next row does not
+    fit, and at the end: then the sums of a filter's gradient stay in registers for long.
     """
     kernel, outputs, pooled = layer.kernel, layer.outputs, layer.pooled
     pitch, inputs, taps = layer.pitch, layer.inputs, layer.taps
     rows, part = ROWS, taps if LANES == 16 else taps // 2  # of a filter, per call
     rest = kernel % rows
-    patch_row = make_rows(LANES, part // LANES, 1)
+    most = LISTED * pooled
 
     def make_add_filter_rows(count):
         add_rows = make_rows(LANES, part // LANES, count)
@@ -1078,25 +1079,48 @@ def make_backward(layer: Layer):
                     add_rows(
                         d_w, (k * outputs + channel) * taps + j, outputs * taps,
                         x, x_at + k * pitch + j, pitch,
-                        by_channel, channel_factor, channel * pooled, of_channel[channel],
+                        by_channel, channel_factor, channel * most, of_channel[channel],
                     )  # fmt: skip
 
         return add_filter_rows
 
-    add_filter_rows, add_last_rows = make_add_filter_rows(rows), make_add_filter_rows(rest or 1)
+    def make_add_patch_rows(count):
+        add_rows = make_rows(LANES, part // LANES, count)
+
+        @njit(nogil=True)
+        def add_patch_rows(k, d_x, d_x_at, w, of_place, by_place, place_factor):
+            """Adds what is listed by place, rows k to k + count - 1 of filters, to d_x."""
+            for down in range(2):
+                for right in range(2 * pooled):
+                    place = down * 2 * pooled + right
+                    if of_place[place] == 0:
+                        continue
+                    here = d_x_at + (down + k) * pitch + right * inputs
+                    for j in range(0, taps, part):
+                        add_rows(
+                            d_x, here + j, pitch, w, k * outputs * taps + j, outputs * taps,
+                            by_place, place_factor, place * outputs, of_place[place],
+                        )  # fmt: skip
+
+        return add_patch_rows
+
+    add_filter_rows, add_last_filter_row = make_add_filter_rows(rows), make_add_filter_rows(1)
+    add_patch_rows, add_last_patch_row = make_add_patch_rows(rows), make_add_patch_rows(1)
 
     @njit(nogil=True)
     def add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor):
         """Adds what is listed by channel to d_w and d_bias, and empties the lists."""
         for channel in range(outputs):
             total = np.float32(0)
-            for i in range(channel * pooled, channel * pooled + of_channel[channel]):
+            for i in range(channel * most, channel * most + of_channel[channel]):
                 total += _get(channel_factor, i)
             d_bias[channel] += total
         for k in range(0, kernel - rest, rows):
             add_filter_rows(k, x, x_at, d_w, of_channel, by_channel, channel_factor)
         if rest > 0:
-            add_last_rows(kernel - rest, x, x_at, d_w, of_channel, by_channel, channel_factor)
+            add_last_filter_row(
+                kernel - rest, x, x_at, d_w, of_channel, by_channel, channel_factor
+            )
         of_channel[:outputs] = 0
 
     @njit(nogil=True)
@@ -1113,7 +1137,7 @@ def make_backward(layer: Layer):
                 fresh_count += _get(fresh, fresh_row + column)
             if fresh_count == 0:
                 continue
-            if listed + fresh_count > pooled:
+            if listed + fresh_count > most:
                 add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor)
                 listed = 0
             listed += fresh_count
@@ -1129,7 +1153,7 @@ def make_backward(layer: Layer):
                     down, right = winner >> 1, winner & 1
                     factor = _get(d_out, d_here + channel)
                     count = _get(of_channel, channel)
-                    i = channel * pooled + count
+                    i = channel * most + count
                     _put(by_channel, i, x_here + down * pitch + right * inputs)
                     _put(channel_factor, i, factor)
                     _put(of_channel, channel, count + (winner < CLOSED))
@@ -1142,18 +1166,13 @@ def make_backward(layer: Layer):
                     _put(of_place, place, count + 1)
                 for channel in range(outputs):
                     _put(d_out, d_here + channel, np.float32(0))
-            for k in range(kernel):
-                for down in range(2):
-                    for right in range(2 * pooled):
-                        place = down * 2 * pooled + right
-                        if of_place[place] == 0:
-                            continue
-                        d_place = (2 * row + down + k) * pitch + right * inputs
-                        for j in range(0, taps, part):
-                            patch_row(
-                                d_x, d_place + j, 0, w, k * outputs * taps + j, 0,
-                                by_place, place_factor, place * outputs, of_place[place],
-                            )  # fmt: skip
+            d_x_row = 2 * row * pitch
+            for k in range(0, kernel - rest, rows):
+                add_patch_rows(k, d_x, d_x_row, w, of_place, by_place, place_factor)
+            if rest > 0:
+                add_last_patch_row(
+                    kernel - rest, d_x, d_x_row, w, of_place, by_place, place_factor
+                )
         if listed > 0:
             add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor)
 

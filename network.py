@@ -28,6 +28,7 @@ from kernels import (
     INPUTS,
     LANES,
     LAYERS,
+    LISTED,
     NUMBA_FAULT,
     PANEL,
     SPAN,
@@ -175,7 +176,7 @@ class FastNetwork:
         )
         self.d_bias = tuple(torch.empty(y.outputs) for y in LAYERS)
         self.d_x = tuple(torch.empty(size if i else 0).numpy() for i, size in enumerate(INPUTS))
-        by_channel = max(y.pooled * y.outputs for y in LAYERS)
+        by_channel = LISTED * max(y.pooled * y.outputs for y in LAYERS)
         by_place = max(6 * y.pooled * y.outputs for y in LAYERS[1:])
         self.lists = (
             np.zeros(max(y.outputs for y in LAYERS), np.int64),
