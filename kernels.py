@@ -9,8 +9,8 @@ What makes them several times faster than PyTorch on a CPU core:
   a tile of windows that sees the same bits as its neighbour above or on the left.
 - A product with zero is left out where most values are zero: in the third and fourth layer, and in
   the LSTM's input weights, which are read for the open features alone, as is their gradient.
-- While a rollout is played, the second layer goes through Winograd's F(2x2, 5x5). An evaluation
-  keeps the order of its sums, so that its scores stay what they were.
+- While a rollout is played, the second and the third layer go through Winograd's F(2x2, 5x5) and
+  F(2x2, 4x4). An evaluation keeps the order of its sums, so that its scores stay what they were.
 - The gradient of a window waits for the step at which the window was computed, where the sum over
   all steps since goes through it once.
 - Each game has one set of maps, in which a step replaces what it computes. What was there before is
@@ -113,7 +113,9 @@ else:
     LANES, WINDOWS, ROWS = 8, 1, 1
 BLOCK = 2 * LANES  # output channels that a tile computes together
 LISTED = 4  # rows of windows whose winners are listed together
-SPARSE = 100  # of 256: a tile that sees fewer values that are not zero goes through these alone
+# Of 256: a tile that sees fewer values that are not zero goes through these alone, where the others
+# go through all; where they go through Winograd's products.
+SPARSE, FEWER = 100, 60
 
 
 if HAVE_NUMBA:
@@ -465,20 +467,23 @@ def make_sparse_tile(layer: Layer, blocks: int):
     return tile
 
 
-# Winograd's F(2x2, 5x5): the four outputs of a pooling window from 6x6 inputs with 36 products per
-# channel instead of 100, by polynomials at these points and at infinity. With 0, 1, -1, 2, -2 the
-# error would be three times as large; with these it is that of the plain sum.
-NEAR, FAR = 0.75, 1.5
-POINTS = (0.0, NEAR, -NEAR, FAR, -FAR)
+# Winograd's F(2x2, KxK): the four outputs of a pooling window from (K+1)^2 inputs with as many
+# products per channel, instead of 4 * K^2, by polynomials at points and at infinity. The points are
+# these and their negatives, and 0 where K is odd. With 1 and 2 for K = 5 the error would be three
+# times as large; with these it is that of the plain sum.
+NEAR_FAR = {5: (0.75, 1.5), 4: (0.5, 1.25)}
 TILES = 12  # windows that go through the products together
 
 
-def winograd_filters() -> np.ndarray:
-    """(36, 25) float64: from a 5x5 filter to its factors."""
+def winograd_filters(layer: Layer) -> np.ndarray:
+    """((K+1)^2, K^2) float64: from a filter to its factors."""
+    near, far = NEAR_FAR[layer.kernel]
+    points = [0.0] * (layer.kernel % 2) + [near, -near, far, -far]
     rows = [
-        [p**k / np.prod([p - q for q in POINTS if q != p]) for k in range(5)] for p in POINTS
+        [p**k / np.prod([p - q for q in points if q != p]) for k in range(layer.kernel)]
+        for p in points
     ]
-    once = np.array([*rows, [0, 0, 0, 0, 1]])  # (6, 5)
+    once = np.array([*rows, [0] * (layer.kernel - 1) + [1]])
     return np.kron(once, once)
 
 
@@ -490,34 +495,42 @@ def _scaled(builder, factor, value, to):
     )
 
 
-def _winograd_inputs(builder, d):
-    """Six vectors to six: the products of (x - q) over the other points q, as polynomials in d."""
-    near, far = NEAR * NEAR, FAR * FAR
-    result = [_scaled(builder, near * far, d[0], _scaled(builder, -near - far, d[2], d[4]))]
-    for point, other in ((NEAR, far), (FAR, near)):
-        even = _scaled(builder, -other, d[2], d[4])
+def _winograd_inputs(builder, d, kernel):
+    """K + 1 vectors to as many: products of (x - q) over the other points q, polynomials in d."""
+    near, far = (point * point for point in NEAR_FAR[kernel])
+
+    def product(d):  # of (x - q) over all points but 0
+        return _scaled(builder, near * far, d[0], _scaled(builder, -near - far, d[2], d[4]))
+
+    result = []
+    if kernel % 2:  # 0 is a point: the others have it as a root
+        result, d = [product(d)], d[1:]
+    for point, other in zip(NEAR_FAR[kernel], (far, near), strict=True):
+        even = _scaled(builder, -other, d[0], d[2])
         odd = _scaled(builder, -other, d[1], d[3])
-        result += [_scaled(builder, point, odd, even), _scaled(builder, -point, odd, even)]
-    result.append(_scaled(builder, near * far, d[1], _scaled(builder, -near - far, d[3], d[5])))
-    return result
+        result += [_scaled(builder, point, even, odd), _scaled(builder, -point, even, odd)]
+    return [*result, product(d)]
 
 
-def _winograd_outputs(builder, m):
-    """Six vectors to two."""
-    near, far = builder.fadd(m[1], m[2]), builder.fadd(m[3], m[4])
-    first = builder.fadd(m[0], builder.fadd(near, far))
-    near, far = builder.fsub(m[1], m[2]), builder.fsub(m[3], m[4])
-    return first, _scaled(builder, NEAR, near, _scaled(builder, FAR, far, m[5]))
+def _winograd_outputs(builder, m, kernel):
+    """K + 1 vectors to two."""
+    zero, (a, b, c, d, last) = m[: kernel % 2], m[kernel % 2 :]
+    near, far = NEAR_FAR[kernel]
+    first = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+    if zero:
+        first = builder.fadd(zero[0], first)
+    a, c = builder.fsub(a, b), builder.fsub(c, d)
+    return first, _scaled(builder, near, a, _scaled(builder, far, c, last))
 
 
 def make_winograd(layer: Layer):
     """Intrinsics: a window's inputs to their factors, the products, and what comes out.
 
     take (x, x_at, v, tile); multiply (v, u, m); give (m, tile, bias, out, out_at, code, code_at).
-    v: [36][TILES][inputs]; u: [36][inputs][outputs]; m: [36][TILES][outputs]; bias, out and code as
-    in make_tile, of BLOCK channels in and out.
+    v: [(K+1)^2][TILES][inputs]; u: [(K+1)^2][outputs / BLOCK][inputs][BLOCK]; m: [(K+1)^2][TILES]
+    [outputs]; bias, out and code as in make_tile, of all channels.
     """
-    size = TILES * BLOCK
+    kernel, inputs, outputs, side = layer.kernel, layer.inputs, layer.outputs, layer.kernel + 1
 
     @intrinsic
     def take(typing, x, x_at, v, tile):
@@ -525,18 +538,18 @@ def make_winograd(layer: Layer):
             x_ptr, v_ptr = (
                 _vectors(context, builder, signature.args[i], args[i], LANES) for i in (0, 2)
             )
-            to = builder.mul(args[3], _int(BLOCK))
-            for part in range(0, BLOCK, LANES):
+            to = builder.mul(args[3], _int(inputs))
+            for part in range(0, inputs, LANES):
                 columns = []
-                for z in range(6):
-                    shifts = [y * layer.pitch + z * BLOCK + part for y in range(6)]
+                for z in range(side):
+                    shifts = [y * layer.pitch + z * inputs + part for y in range(side)]
                     at = [builder.add(args[1], _int(shift)) for shift in shifts]
                     column = [builder.load(x_ptr(i), align=4) for i in at]
-                    columns.append(_winograd_inputs(builder, column))
-                for y in range(6):
-                    row = _winograd_inputs(builder, [column[y] for column in columns])
-                    for z in range(6):
-                        shift = _int((6 * y + z) * size + part)
+                    columns.append(_winograd_inputs(builder, column, kernel))
+                for y in range(side):
+                    row = _winograd_inputs(builder, [column[y] for column in columns], kernel)
+                    for z in range(side):
+                        shift = _int((side * y + z) * TILES * inputs + part)
                         builder.store(row[z], v_ptr(builder.add(to, shift)), align=4)
             return context.get_dummy_value()
 
@@ -553,22 +566,28 @@ def make_winograd(layer: Layer):
             fma = _muladd(builder, LANES)
             zero = ir.Constant(ir.VectorType(ir.FloatType(), LANES), [0.0] * LANES)
             sums = [[_new_sum(builder, LANES) for _ in range(2)] for _ in range(TILES)]
-            with cgutils.for_range(builder, _int(36)) as loop:
-                at = builder.mul(loop.index, _int(size))
-                u_at = builder.mul(loop.index, _int(BLOCK * BLOCK))
+            blocks = outputs // BLOCK
+            with cgutils.for_range(builder, _int(side * side * blocks)) as loop:
+                factor = builder.udiv(loop.index, _int(blocks))
+                block = builder.urem(loop.index, _int(blocks))
+                v_at = builder.mul(factor, _int(TILES * inputs))
+                u_at = builder.mul(loop.index, _int(inputs * BLOCK))
+                m_at = builder.add(
+                    builder.mul(factor, _int(TILES * outputs)), builder.mul(block, _int(BLOCK))
+                )
                 for pair in sums:
                     for cell in pair:
                         builder.store(zero, cell)
-                with cgutils.for_range(builder, _int(BLOCK)) as channel:
+                with cgutils.for_range(builder, _int(inputs)) as channel:
                     row = builder.add(u_at, builder.mul(channel.index, _int(BLOCK)))
                     weights = [
                         builder.load(u_ptr(builder.add(row, _int(part * LANES))), align=4)
                         for part in range(2)
                     ]
-                    here = builder.add(at, channel.index)
+                    here = builder.add(v_at, channel.index)
                     for tile in range(TILES):
                         value = builder.load(
-                            v_ptr(builder.add(here, _int(tile * BLOCK))), align=4
+                            v_ptr(builder.add(here, _int(tile * inputs))), align=4
                         )
                         value = _broadcast(
                             builder, builder.extract_element(value, _int(0)), LANES
@@ -580,7 +599,7 @@ def make_winograd(layer: Layer):
                             )
                 for tile in range(TILES):
                     for part in range(2):
-                        to = builder.add(at, _int(tile * BLOCK + part * LANES))
+                        to = builder.add(m_at, _int(tile * outputs + part * LANES))
                         builder.store(builder.load(sums[tile][part]), m_ptr(to), align=4)
             return context.get_dummy_value()
 
@@ -593,22 +612,21 @@ def make_winograd(layer: Layer):
             m_ptr, bias_ptr, out_ptr, code_ptr = (
                 _vectors(context, builder, kinds[i], args[i], LANES) for i in (0, 2, 3, 5)
             )
-            begin = builder.mul(args[1], _int(BLOCK))
-            for part in range(0, BLOCK, LANES):
+            begin = builder.mul(args[1], _int(outputs))
+            for part in range(0, outputs, LANES):
                 columns = []
-                for z in range(6):
-                    column = [
-                        builder.load(
-                            m_ptr(builder.add(begin, _int((6 * y + z) * size + part))), align=4
-                        )
-                        for y in range(6)
-                    ]
-                    columns.append(_winograd_outputs(builder, column))
+                for z in range(side):
+                    shifts = [(side * y + z) * TILES * outputs + part for y in range(side)]
+                    at = [builder.add(begin, _int(shift)) for shift in shifts]
+                    column = [builder.load(m_ptr(i), align=4) for i in at]
+                    columns.append(_winograd_outputs(builder, column, kernel))
                 start = builder.load(bias_ptr(_int(part)), align=4)
                 values = [
                     builder.fadd(value, start)
                     for y in range(2)
-                    for value in _winograd_outputs(builder, [column[y] for column in columns])
+                    for value in _winograd_outputs(
+                        builder, [column[y] for column in columns], kernel
+                    )
                 ]
                 _pool(
                     builder, values, out_ptr(builder.add(args[4], _int(part))),
@@ -899,6 +917,23 @@ def make_alike(layer: Layer):
     return alike
 
 
+def make_share(layer: Layer):
+    """Compiled (x, here, windows): how many of the values that these windows of a row see are not
+    zero, in 1 / 256 of them."""
+    rows, pitch, inputs = layer.kernel + 1, layer.pitch, layer.inputs
+    open_channels = make_open_channels(layer)
+
+    @njit(nogil=True)
+    def share(x, here, windows):
+        count, columns = 0, 2 * windows + layer.kernel - 1
+        for row in range(rows):
+            for column in range(columns):
+                count += _count_bits(open_channels(x, here + row * pitch + column * inputs))
+        return 256 * count // (rows * columns * inputs)
+
+    return share
+
+
 def make_winograd_forward(layer: Layer):
     """Compiled (games, first, x, w, u, bias, out, code, fresh, scratch): as `make_forward`, of all
     these games and up to rounding.
@@ -908,7 +943,10 @@ def make_winograd_forward(layer: Layer):
     that they are copied from.
     """
     take, multiply, give = make_winograd(layer)
-    alike, one = make_alike(layer), make_tile(layer, 1)
+    alike, one, share = make_alike(layer), make_tile(layer, 1), make_share(layer)
+    few = layer.outputs == 2 * BLOCK
+    sparse = make_sparse_tile(layer, layer.outputs // BLOCK)
+    block_size = layer.kernel * layer.kernel * layer.inputs * BLOCK
     outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
     x_size, code_size = layer.padded * pitch, pooled * pooled * outputs
     following = LAYERS[LAYERS.index(layer) + 1]
@@ -940,11 +978,19 @@ def make_winograd_forward(layer: Layer):
                         copies[copied, 2] = back
                         copied += 1
                         continue
+                    if few and share(x, here, 1) < FEWER:
+                        sparse(x, here, w, 0, bias, 0, out, out_here, code, code_here)
+                        continue
                     # Equal outputs must come out with equal bits: the first of them wins.
                     if alike(bits, here, here + pitch, kernel, floats) or alike(
                         bits, here, here + inputs, patch_rows, floats - inputs
                     ):
-                        one(x, here, w, 0, bias, 0, out, out_here, code, code_here)
+                        for block in range(outputs // BLOCK):
+                            at = block * BLOCK
+                            one(
+                                x, here, w, block * block_size, bias, at,
+                                out, out_here + at, code, code_here + at,
+                            )  # fmt: skip
                         continue
                     take(x, here, v, taken)
                     out_to[taken], code_to[taken] = out_here, code_here
@@ -981,20 +1027,10 @@ def make_forward(layer: Layer):
     many, one = make_tile(layer, WINDOWS), make_tile(layer, 1)
     few = LANES == 16 and layer.inputs > 1 and layer.outputs == 2 * BLOCK
     sparse = make_sparse_tile(layer, layer.outputs // BLOCK if few else 1)
-    open_channels = make_open_channels(layer)
     outputs, pooled, pitch, inputs = layer.outputs, layer.pooled, layer.pitch, layer.inputs
     block_size = layer.kernel * layer.kernel * inputs * BLOCK
     patch_rows = layer.kernel + 1  # that a row of pooling windows sees
-    alike = make_alike(layer)
-
-    @njit(nogil=True)
-    def share(x, here, windows):
-        """How many of the values that these windows see are not zero, in 1 / 256 of them."""
-        count = 0
-        for row in range(patch_rows):
-            for column in range(2 * windows + layer.kernel - 1):
-                count += _count_bits(open_channels(x, here + row * pitch + column * inputs))
-        return 256 * count // (patch_rows * (2 * windows + layer.kernel - 1) * inputs)
+    alike, share = make_alike(layer), make_share(layer)
 
     @njit(nogil=True)
     def forward(x, x_at, w, bias, out, out_at, out_pitch, code, code_at, fresh, fresh_at):
@@ -1286,7 +1322,7 @@ def make_keep(layer: Layer):
 
 
 _forward1, _forward2, _forward3, _forward4 = (make_forward(layer) for layer in LAYERS)
-_winograd2 = make_winograd_forward(LAYERS[1])
+_winograd2, _winograd3 = (make_winograd_forward(layer) for layer in LAYERS[1:3])
 _backward1 = make_first_backward(LAYERS[0])
 _backward2, _backward3, _backward4 = (make_backward(layer) for layer in LAYERS[1:])
 _freshen1, _freshen2, _freshen3, _freshen4 = (make_freshen(layer) for layer in LAYERS)
@@ -1377,8 +1413,8 @@ def features(
     or -1; it may be the new sample itself. w, bias, x, code, fresh: one array per layer; x[0] and
     fresh with all samples, code, the other x and `last`, the output (height, width, maps), with
     all games; kept: see _keep; changed, winograd: scratch; out: (samples * FEATURES,).
-    u: the factors of the second layer's filters; with none of them, its sums have the order of the
-    taps.
+    u: the factors of the filters of the second and the third layer; with none of them, their sums
+    have the order of the taps.
     keeping: what is replaced is kept; passing: and put back at the end.
     """
     for i in rows:
@@ -1399,8 +1435,9 @@ def features(
             x[1], i * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], i * CODES[0],
             fresh[0], sample * FRESH[0],
         )  # fmt: skip
-    if len(u) > 0:
-        _winograd2(rows, first, x[1], w[1], u, bias[1], x[2], code[1], fresh[1], winograd)
+    if len(u[0]) > 0:
+        _winograd2(rows, first, x[1], w[1], u[0], bias[1], x[2], code[1], fresh[1], winograd)
+        _winograd3(rows, first, x[2], w[2], u[1], bias[2], x[3], code[2], fresh[2], winograd)
     else:
         for i in rows:
             _forward2(
@@ -1408,13 +1445,13 @@ def features(
                 x[2], i * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], i * CODES[1],
                 fresh[1], (first + i) * FRESH[1],
             )  # fmt: skip
+            _forward3(
+                x[2], i * INPUTS[2], w[2], bias[2],
+                x[3], i * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], i * CODES[2],
+                fresh[2], (first + i) * FRESH[2],
+            )  # fmt: skip
     for i in rows:
         sample = first + i
-        _forward3(
-            x[2], i * INPUTS[2], w[2], bias[2],
-            x[3], i * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], i * CODES[2],
-            fresh[2], sample * FRESH[2],
-        )  # fmt: skip
         _forward4(
             x[3], i * INPUTS[3], w[3], bias[3],
             last, i * FEATURES, LAST_PITCH, code[3], i * CODES[3],

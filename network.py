@@ -45,7 +45,8 @@ from kernels import (
 )
 from model import A3Clstm, flatten_parameters
 
-WINOGRAD = torch.from_numpy(winograd_filters())  # (36, 25)
+# ((K+1)^2, K^2), of the second and the third layer.
+WINOGRAD = tuple(torch.from_numpy(winograd_filters(layer)) for layer in LAYERS[1:3])
 
 
 class PlainNetwork:
@@ -129,9 +130,9 @@ class FastNetwork:
         d_x[k]      (padded, padded, inputs)     gradient of x[k] in one game, walking back in time
 
     What an update fills: packed[k] and filters[k], the filters as acting and as the backward pass
-    reads them, factors2, Winograd's factors of the second layer's, w_in, the LSTM's input weights
-    by feature, d_filters[k] and d_bias[k], the filters' gradients. Scratch: changed, d_last, lists,
-    factors, winograd, lstm_scratch, lstm_backward_scratch.
+    reads them, winograd_w, Winograd's factors of the second and the third layer's, w_in, the LSTM's
+    input weights by feature, d_filters[k] and d_bias[k], the filters' gradients. Scratch: changed,
+    d_last, lists, factors, winograd, lstm_scratch, lstm_backward_scratch.
     """
 
     def __init__(self, model: A3Clstm, num_envs: int, num_steps: int):
@@ -206,10 +207,16 @@ class FastNetwork:
         self.features_w = self.features.numpy().reshape(-1)
         self.num_actions = len(model.actor_linear.bias)
         # An evaluation keeps the order of the sums, and with it the bits of its outputs.
-        self.factors2 = np.empty(36 * BLOCK**2 if num_steps and LANES == 16 else 0, np.float32)
+        self.winograd_w = tuple(
+            np.empty(
+                (y.kernel + 1) ** 2 * y.inputs * y.outputs if num_steps and LANES == 16 else 0,
+                np.float32,
+            )
+            for y in LAYERS[1:3]
+        )
         self.winograd = (
-            np.zeros(36 * TILES * BLOCK, np.float32),
-            np.zeros(36 * TILES * BLOCK, np.float32),
+            np.zeros(max((y.kernel + 1) ** 2 * TILES * y.inputs for y in LAYERS[1:3]), np.float32),
+            np.zeros(max((y.kernel + 1) ** 2 * TILES * y.outputs for y in LAYERS[1:3]), np.float32),
             np.zeros(TILES, np.int64),
             np.zeros(TILES, np.int64),
             np.zeros((num_envs * LAYERS[1].pooled ** 2, 3), np.int64),
@@ -254,10 +261,11 @@ class FastNetwork:
             packed.copy_(blocks.permute(0, 3, 4, 2, 1))
             filters.copy_(w.permute(2, 0, 3, 1))
             bias.copy_(conv.bias)
-        if len(self.factors2):
-            w = self.convs[1].weight.view(BLOCK**2, -1)  # (outputs * inputs, taps)
-            factors = (WINOGRAD @ w.double().t()).view(36, BLOCK, BLOCK)
-            self.factors2[:] = factors.transpose(1, 2).float().flatten()
+        for conv, once, out in zip(self.convs[1:3], WINOGRAD, self.winograd_w, strict=True):
+            if len(out):
+                w = conv.weight.flatten(2).flatten(0, 1)  # (outputs * inputs, taps)
+                factors = (once @ w.double().t()).view(len(once), -1, BLOCK, conv.in_channels)
+                out[:] = factors.transpose(2, 3).float().flatten()
         if self.num_steps:
             lstm, gates = self.model.lstm, 4 * self.model.hidden_size
             self.lstm_bias[:gates] = (lstm.bias_ih + lstm.bias_hh).numpy()
@@ -317,7 +325,7 @@ class FastNetwork:
     ) -> None:  # fmt: skip
         """The features of these rows, as those of step t; see kernels.features."""
         features(
-            obs.numpy().reshape(-1), t * self.num_envs, rows, like, self.packed_w, self.factors2,
+            obs.numpy().reshape(-1), t * self.num_envs, rows, like, self.packed_w, self.winograd_w,
             self.bias_w, self.x, self.code, self.last, self.fresh, self.kept, keeping, passing,
             self.changed, self.winograd, self.features_w,
         )  # fmt: skip
