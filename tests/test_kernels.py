@@ -359,6 +359,33 @@ def test_a_long_rollout():
     check(model, Case(model, random_pictures(20, 2), ended=[(3, 0), (19, 1)]))
 
 
+class Poisoned:
+    """A module whose new, uninitialised arrays are full of nan, or of 77."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __getattr__(self, name):
+        return getattr(self.module, name)
+
+    def empty(self, *args, **keywords):
+        array = self.module.empty(*args, **keywords)
+        array[...] = float("nan") if "float" in str(array.dtype) else 77
+        return array
+
+    def empty_like(self, other):
+        return self.empty(other.shape)
+
+
+@fast_only
+@pytest.mark.parametrize("envs", [1, 5])
+def test_nothing_is_read_that_was_never_written(envs, monkeypatch):
+    monkeypatch.setattr(network, "np", Poisoned(np))
+    monkeypatch.setattr(network, "torch", Poisoned(torch))
+    model = make_model(hidden_size=64)
+    check(model, Case(model, moving_pictures(8, envs), ended=[(3, 0)]), num_steps=9)
+
+
 @fast_only
 def test_no_gradient_flows_across_an_end():
     model = make_model()
