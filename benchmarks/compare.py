@@ -77,7 +77,8 @@ def run(args) -> None:
     with contextlib.ExitStack() as stack:
         servers = {}
         for name, folder in builds.items():
-            command = [sys.executable, __file__, *sys.argv[1:], "--serve"]
+            load = str(Path(args.load).resolve())  # the build has another current folder
+            command = [sys.executable, __file__, *sys.argv[1:], "--load", load, "--serve"]
             servers[name] = stack.enter_context(
                 subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder,
