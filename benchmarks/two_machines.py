@@ -34,7 +34,8 @@ ALONE = {  # as connection._keep_to_this_machine
     "RAY_worker_niceness": "0",
 }
 PROGRESS = re.compile(
-    r"agent steps (\d+), ([\d.]+) steps/s.*?(?:, ([\d.]+) s behind, ([\d.]+) MB/s)?$"
+    r"agent steps (\d+), ([\d.]+) steps/s, .* training games"
+    r".*?(?:, ([\d.]+) s behind, ([\d.]+) MB/s)?$"
 )
 
 
@@ -109,8 +110,9 @@ def speed(args) -> None:
     for _ in range(args.rounds):
         for every in rates:
             folder = args.folder / f"{args.env}.speed"
-            train(folder, args.env, every, "--max-minutes", "1.4", *args.rest)
-            rates[every].append(progress(folder, args.env)[1][1])
+            train(folder, args.env, every, "--max-minutes", "2.4", *args.rest)
+            # Of the minute after the first: until then another machine compiles its kernels.
+            rates[every].append(progress(folder, args.env)[2][1])
     alone = statistics.median(rates[0])
     for every, found in rates.items():
         print(
@@ -130,7 +132,7 @@ if __name__ == "__main__":
     )  # fmt: skip
     parser.add_argument("--max-steps", default="1M")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=5, help="of 90 s for each setup")
+    parser.add_argument("--rounds", type=int, default=5, help="of 160 s for each setup")
     parser.add_argument("--folder", type=Path, default=Path("runs/two_machines"))
     arguments, arguments.rest = parser.parse_known_args()
     {"learn": learn, "speed": speed}[arguments.what](arguments)
