@@ -220,7 +220,9 @@ def finish(run: Run, logger: logging.Logger, healthy: bool) -> bool:
     run.locks.keep()
     server = run.server
     where = f"Time {format_time(server.seconds)}, agent steps {server.steps}, stopped"
-    if not server.has_learned:
+    # Where less than a rollout was left, a resumed run ends without an update.
+    at_its_end = run.resumed and server.steps >= server.max_steps
+    if not (server.has_learned or at_its_end):
         keep_log = not healthy and not run.resumed  # a resumed run keeps it anyway
         logger.info(f"{where} before anything was learned; the files are as they were")
         if keep_log:

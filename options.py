@@ -137,7 +137,8 @@ def _bare_parser() -> LineParser:
     )
     machines.add_argument(
         "--exchange-updates", type=positive_int, default=8, metavar="K",
-        help="updates of a machine after which it exchanges weights with the others",
+        help="updates of a machine after which it exchanges weights with the others; with 16 cores "
+        "and the default, that is 150 MB a second each way, with 64 it is 19",
     )
 
     learning = parser.add_argument_group("learning", argument_default=absent)

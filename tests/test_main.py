@@ -458,6 +458,18 @@ def test_an_error_before_the_run_begins_leaves_all_files_as_they_were(
     assert begun == (csvs if resume and fails == "to prepare the files" else [])
 
 
+def test_a_resumed_run_with_less_than_a_rollout_left_comes_to_its_end(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    path = Path("trained_models/Pong-v0.ckpt")
+    before = checkpoint.load_checkpoint(path)
+    end = before["steps"] + 2
+    assert main.main(["--resume", "--max-steps", str(end), "--quiet"], StopSignal()) == 0
+    after = checkpoint.load_checkpoint(path)
+    assert after["steps"] >= end
+    for name, weights in before["model"].items():
+        assert torch.equal(after["model"][name], weights), name
+
+
 def test_a_checkpoint_that_another_run_wrote_meanwhile_is_not_resumed(trained, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     path = Path("trained_models/Pong-v0.ckpt")
