@@ -104,7 +104,7 @@ class Cluster:
     def summary(self) -> str:
         """For log and display: machines, workers, the age of the oldest exchange, traffic."""
         news, traffic = self.exchanger.news, list(self.traffic)
-        if not news:
+        if not (news and traffic):
             return "-"
         workers = news.alive + self.exchanger.count_alive()
         behind = news.behind + time.monotonic() - self.exchanger.reported
