@@ -135,4 +135,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5, help="of 160 s for each setup")
     parser.add_argument("--folder", type=Path, default=Path("runs/two_machines"))
     arguments, arguments.rest = parser.parse_known_args()
+    if arguments.what == "speed" and 0 not in arguments.exchange_updates:
+        parser.error("speed compares with one machine: give --exchange-updates 0, too")
     {"learn": learn, "speed": speed}[arguments.what](arguments)
