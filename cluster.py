@@ -6,7 +6,6 @@ of another machine belong to an actor there. What dies is replaced from here.
 """
 
 import argparse
-import collections
 import copy
 import logging
 import threading
@@ -24,14 +23,13 @@ from group import MAX_REPLACEMENTS, REPLACEMENT_SECONDS
 from hogwild import DIVERGED, WORKERS, Hogwild
 from machine import LAST_SECONDS, Job, Machine, versions
 from model import make_model
-from parameter_server import DRIVER, SERVER, News, ParameterServer
+from parameter_server import DRIVER, SERVER, News, ParameterServer, recent_counts
 from processes import Pulse
 from utils import available_cores, count
 
 LOOK_SECONDS = 1  # between two looks at who is there
 CREATION = "creation task"  # in the error of an actor that could not begin
 HEAD_SECONDS = 30  # without an answer of the cluster's head, after which the run ends
-TRAFFIC_SECONDS = 10  # over which it is measured
 STOP_SECONDS = 6.5  # for the other machines, from the word on; of 15 in which a run has to end
 
 
@@ -69,7 +67,7 @@ class Cluster:
             self._start_server(hogwild.parameter.detach().numpy(), {}), self._replace_server,
             count_alive, Messages(), hogwild.stop, on_news=self._take_news,
         )  # fmt: skip
-        self.traffic: collections.deque[tuple[float, int]] = collections.deque()  # when, exchanges
+        self.traffic: list[tuple[float, int]] = []  # see recent_counts
         self.members: dict[str, Member] = {}  # by node
         self.died: dict[str, list[float]] = {}  # when; by node, or the server
         self.failed = ""  # why the run cannot go on
@@ -103,7 +101,7 @@ class Cluster:
 
     def summary(self) -> str:
         """For log and display: machines, workers, the age of the oldest exchange, traffic."""
-        news, traffic = self.exchanger.news, list(self.traffic)
+        news, traffic = self.exchanger.news, self.traffic
         if not (news and traffic):
             return "-"
         workers = news.alive + self.exchanger.count_alive()
@@ -234,12 +232,8 @@ class Cluster:
         return len(self.died[who]) > MAX_REPLACEMENTS
 
     def _take_news(self, news: News) -> None:
-        now = time.monotonic()
-        if self.traffic and news.exchanges < self.traffic[-1][1]:
-            self.traffic.clear()  # another server
-        self.traffic.append((now, news.exchanges))
-        while now - self.traffic[0][0] > TRAFFIC_SECONDS:
-            self.traffic.popleft()
+        # Replaced, not changed: the main process' thread reads it.
+        self.traffic = recent_counts(self.traffic, (time.monotonic(), news.exchanges))
         for machine, level, text in news.messages:
             self._say(f"{self.names[machine]}: {text}", level)
 

@@ -13,8 +13,21 @@ from monitor import require
 PROJECT = Path(__file__).parent
 STORE = 256 * 2**20  # bytes for objects, of which one exchange needs 26 MB
 REACH_SECONDS = 5
-# What the other machines get of this folder. The folder itself is ".", which * excludes.
-FILES = {"working_dir": str(PROJECT), "excludes": ["*", "!.", "!*.py", "!*.json", "!*.toml"]}
+# What the other machines get of this folder: no model, but the compiled kernels, which serve on the
+# same kind of processor. The folder itself is ".", which * excludes.
+OF_THE_SUITE = (".", "*.py", "*.json", "*.toml", "__pycache__", "*.nbi", "*.nbc")
+FILES = {"working_dir": str(PROJECT), "excludes": ["*", *("!" + name for name in OF_THE_SUITE)]}
+
+# Of Ray, by default.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns about GPUs
+    # What dies is in our own log; Ray would print it over the display.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    # FILES decides alone: __pycache__ would be left out for two reasons.
+    "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",
+    "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",
+}
 
 
 def connect(address: str) -> None:
@@ -22,10 +35,8 @@ def connect(address: str) -> None:
 
     Replaces the handler of SIGTERM.  ValueError: one line about why there is none.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns about GPUs
-    # What dies is in our own log; Ray would print it over the display.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     if address in ("", "auto"):
         asked, address = address, _joined()
         if asked and not address:

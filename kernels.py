@@ -1140,8 +1140,8 @@ def make_backward(layer: Layer):
 
         return add_patch_rows
 
-    add_filter_rows, add_last_filter_row = make_add_filter_rows(rows), make_add_filter_rows(1)
-    add_patch_rows, add_last_patch_row = make_add_patch_rows(rows), make_add_patch_rows(1)
+    add_filter_rows, add_last_filter_rows = map(make_add_filter_rows, (rows, rest or 1))
+    add_patch_rows, add_last_patch_rows = map(make_add_patch_rows, (rows, rest or 1))
 
     @njit(nogil=True)
     def add_filters(x, x_at, d_w, d_bias, of_channel, by_channel, channel_factor):
@@ -1154,7 +1154,7 @@ def make_backward(layer: Layer):
         for k in range(0, kernel - rest, rows):
             add_filter_rows(k, x, x_at, d_w, of_channel, by_channel, channel_factor)
         if rest > 0:
-            add_last_filter_row(
+            add_last_filter_rows(
                 kernel - rest, x, x_at, d_w, of_channel, by_channel, channel_factor
             )
         of_channel[:outputs] = 0
@@ -1206,7 +1206,7 @@ def make_backward(layer: Layer):
             for k in range(0, kernel - rest, rows):
                 add_patch_rows(k, d_x, d_x_row, w, of_place, by_place, place_factor)
             if rest > 0:
-                add_last_patch_row(
+                add_last_patch_rows(
                     kernel - rest, d_x, d_x_row, w, of_place, by_place, place_factor
                 )
         if listed > 0:
@@ -1463,7 +1463,7 @@ def features(
                 out[sample * FEATURES + channel * PIXELS + pixel] = value
         if passing:
             _restore(i, sample, x, code, last, fresh, kept)
-    if passing:
+    if passing and len(rows) > 0:
         kept[3][0] = kept[2][first + rows[0]]
 
 

@@ -5,7 +5,8 @@ Both classes have one contract, so that a player need not know which of them it 
     begin()      a rollout begins: what was kept is forgotten, the weights are read anew
     act()        one step of all games; keeps what the gradient needs
     evaluate()   the same outputs, with nothing kept
-    backward()   from the gradient of the rollout's values and logits to that of the weights
+    backward()   from the gradient of the rollout's values and logits to that of the weights; then
+                 the rollout is over, and its steps are forgotten
 
 PlainNetwork is the algorithm as one would write it. FastNetwork does the same arithmetic, float32,
 with the loops of kernels.py, and takes the gradient of a whole rollout at once: the 12 MB of LSTM
@@ -49,6 +50,9 @@ from model import A3Clstm, flatten_parameters
 WINOGRAD = tuple(torch.from_numpy(winograd_filters(layer)) for layer in LAYERS[1:3])
 
 
+NO_STEP = "no step has been acted since the rollout began, or since its gradient was taken"
+
+
 class PlainNetwork:
     """In plain PyTorch, on any device; see FastNetwork for shapes.
 
@@ -80,9 +84,11 @@ class PlainNetwork:
         return value[:, 0], logit, hx, cx
 
     def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
+        if not self.steps:
+            raise RuntimeError(NO_STEP)
         flowing: list[Tensor] = []  # gradient of hx and cx after the step at hand
         for t in reversed(range(len(self.steps))):
-            value, logit, hx, cx, *after = self.steps[t]
+            value, logit, hx, cx, *after = self.steps.pop()
             gradients = [d_values[t], d_logits[t]]
             if flowing:
                 gradients += [torch.where(ended[t, :, None], 0.0, d) for d in flowing]
@@ -97,6 +103,15 @@ class PlainNetwork:
 def _flat(x: Tensor) -> np.ndarray:
     """The memory of a contiguous tensor."""
     return x.detach().view(-1).numpy()
+
+
+# PyTorch's memory begins at a cache line, NumPy's does not: there each vector would lie in two.
+def _zeros(size: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    return torch.zeros(size, dtype=dtype).numpy()
+
+
+def _empty(size: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    return torch.empty(size, dtype=dtype).numpy()
 
 
 class FastNetwork:
@@ -146,24 +161,23 @@ class FastNetwork:
         samples = steps * num_envs
         # Convolutions. Padding is zero for ever: nothing writes there.
         self.x = tuple(
-            np.zeros((num_envs if k else samples) * size, np.float32)
-            for k, size in enumerate(INPUTS)
+            _zeros((num_envs if k else samples) * size) for k, size in enumerate(INPUTS)
         )
-        self.code = tuple(np.zeros(num_envs * size, np.uint8) for size in CODES)
-        self.last = np.zeros(num_envs * FEATURES, np.float32)
+        self.code = tuple(_zeros(num_envs * size, torch.uint8) for size in CODES)
+        self.last = _zeros(num_envs * FEATURES)
         # Windows that had to be computed: 1; those that are as one step before: 0.
-        self.fresh = tuple(np.zeros(samples * size, np.uint8) for size in FRESH)
+        self.fresh = tuple(_zeros(samples * size, torch.uint8) for size in FRESH)
         # Room for a change of everything in all steps but the first; memory that is never written
         # costs nothing.
         room = num_steps * num_envs * sum(CODES)
         self.kept = (
-            np.empty(room, np.float32),
-            np.empty(room, np.uint8),
-            np.zeros(samples, np.int64),
-            np.zeros(1, np.int64),
+            _empty(room),
+            _empty(room, torch.uint8),
+            _zeros(samples, torch.int64),
+            _zeros(1, torch.int64),
         )
-        self.changed = np.zeros(WIDTH * WIDTH, np.uint8)
-        self.d_last = np.empty(FEATURES, np.float32)
+        self.changed = _zeros(WIDTH * WIDTH, torch.uint8)
+        self.d_last = _empty(FEATURES)
         self.packed = tuple(  # for acting
             torch.empty(y.outputs // BLOCK, y.kernel, y.kernel, y.inputs, BLOCK) for y in LAYERS
         )
@@ -176,18 +190,18 @@ class FastNetwork:
             *(torch.empty_like(w) for w in self.filters[1:]),
         )
         self.d_bias = tuple(torch.empty(y.outputs) for y in LAYERS)
-        self.d_x = tuple(torch.empty(size if i else 0).numpy() for i, size in enumerate(INPUTS))
+        self.d_x = tuple(_empty(size if k else 0) for k, size in enumerate(INPUTS))
         by_channel = LISTED * max(y.pooled * y.outputs for y in LAYERS)
         by_place = max(6 * y.pooled * y.outputs for y in LAYERS[1:])
         self.lists = (
-            np.zeros(max(y.outputs for y in LAYERS), np.int64),
-            np.zeros(by_channel, np.int32),
-            np.zeros(by_channel, np.float32),
-            np.zeros(6 * max(y.pooled for y in LAYERS), np.int64),
-            np.zeros(by_place, np.int32),
-            np.zeros(by_place, np.float32),
+            _zeros(max(y.outputs for y in LAYERS), torch.int64),
+            _zeros(by_channel, torch.int32),
+            _zeros(by_channel),
+            _zeros(6 * max(y.pooled for y in LAYERS), torch.int64),
+            _zeros(by_place, torch.int32),
+            _zeros(by_place),
         )
-        self.factors = torch.empty(LAYERS[0].pooled * 4 * LAYERS[0].outputs).numpy()
+        self.factors = _empty(LAYERS[0].pooled * 4 * LAYERS[0].outputs)
         # LSTM and heads; (steps, E, .) each.
         self.features = torch.zeros(steps, num_envs, FEATURES)
         self.hx = torch.empty(num_steps, num_envs, hidden)
@@ -208,23 +222,20 @@ class FastNetwork:
         self.num_actions = len(model.actor_linear.bias)
         # An evaluation keeps the order of the sums, and with it the bits of its outputs.
         self.winograd_w = tuple(
-            np.empty(
-                (y.kernel + 1) ** 2 * y.inputs * y.outputs if num_steps and LANES == 16 else 0,
-                np.float32,
-            )
+            _empty((y.kernel + 1) ** 2 * y.inputs * y.outputs if num_steps and LANES == 16 else 0)
             for y in LAYERS[1:3]
         )
         self.winograd = (
-            np.zeros(max((y.kernel + 1) ** 2 * TILES * y.inputs for y in LAYERS[1:3]), np.float32),
-            np.zeros(max((y.kernel + 1) ** 2 * TILES * y.outputs for y in LAYERS[1:3]), np.float32),
-            np.zeros(TILES, np.int64),
-            np.zeros(TILES, np.int64),
+            _zeros(max((y.kernel + 1) ** 2 * TILES * y.inputs for y in LAYERS[1:3])),
+            _zeros(max((y.kernel + 1) ** 2 * TILES * y.outputs for y in LAYERS[1:3])),
+            _zeros(TILES, torch.int64),
+            _zeros(TILES, torch.int64),
             np.zeros((num_envs * LAYERS[1].pooled ** 2, 3), np.int64),
         )
         if num_steps:
             padded = spans(4 * hidden) * SPAN
-            self.w_in = np.zeros(padded * FEATURES, np.float32)
-            self.lstm_bias = np.zeros(padded, np.float32)
+            self.w_in = _zeros(padded * FEATURES)
+            self.lstm_bias = _zeros(padded)
             self.w_hh = _flat(model.lstm.weight_hh)
             self.heads = (_flat(model.critic_linear.weight), _flat(model.actor_linear.weight))
             self.heads_bias = (_flat(model.critic_linear.bias), _flat(model.actor_linear.bias))
@@ -233,26 +244,24 @@ class FastNetwork:
             )
             listed = num_envs * (FEATURES + AHEAD)
             self.lstm_scratch = (
-                np.empty(num_envs * padded, np.float32),
-                np.zeros(listed, np.int32),
-                np.zeros(listed, np.float32),
+                _empty(num_envs * padded),
+                _zeros(listed, torch.int32),
+                _zeros(listed),
             )
             acted = num_steps * num_envs
             self.lstm_backward_scratch = (
-                np.empty(acted * SPAN, np.float32),
-                np.empty(PANEL * SPAN, np.float32),
-                np.empty(FEATURES, np.int64),
-                np.empty(acted * FEATURES, np.int32),
-                np.empty(acted * FEATURES, np.float32),
+                _empty(acted * SPAN),
+                _empty(PANEL * SPAN),
+                _empty(FEATURES, torch.int64),
+                _empty(acted * FEATURES, torch.int32),
+                _empty(acted * FEATURES),
             )
         self.begin()
 
     @torch.no_grad()
     def begin(self) -> None:
         """A new rollout: forgets the kept steps and reads the weights anew."""
-        self.t = 0
-        self.kept[3][0] = 0
-        self.evaluated = np.zeros(self.num_envs, bool)  # rows, since these weights came
+        self._forget()
         for conv, packed, filters, bias in zip(
             self.convs, self.packed, self.filters, self.bias, strict=True
         ):
@@ -270,6 +279,12 @@ class FastNetwork:
             lstm, gates = self.model.lstm, 4 * self.model.hidden_size
             self.lstm_bias[:gates] = (lstm.bias_ih + lstm.bias_hh).numpy()
             transpose_spans(_flat(lstm.weight_ih), gates, FEATURES, self.w_in)
+
+    def _forget(self) -> None:
+        """All steps, and what the maps are of."""
+        self.t = 0
+        self.kept[3][0] = 0
+        self.evaluated = np.zeros(self.num_envs, bool)  # rows, since these weights came
 
     def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One step: obs (E, 1, 80, 80), hx and cx (E, hidden), which are copied.
@@ -336,8 +351,11 @@ class FastNetwork:
 
         d_values (T, E), d_logits (T, E, actions) for the T steps since begin(); ended (T, E)
         bool: no gradient flows from step t + 1 to step t where ended[t]. The hx, cx of the first
-        step are constants. Once in a rollout: it takes back what was computed, step by step.
+        step are constants. Once in a rollout, which is then forgotten; RuntimeError if there is
+        none.
         """
+        if not self.t:
+            raise RuntimeError(NO_STEP)
         model, lstm, T, H = self.model, self.model.lstm, self.t, self.model.hidden_size
         samples = T * self.num_envs
         d_value, d_logit = d_values.reshape(samples, 1), d_logits.reshape(samples, -1)
@@ -376,6 +394,7 @@ class FastNetwork:
             d_features, self.lstm_backward_scratch,
         )  # fmt: skip
         self._backward_convolutions(d_features)
+        self._forget()
 
     def _backward_convolutions(self, d_features: np.ndarray) -> None:
         for d in (*self.d_filters, *self.d_bias):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 SERVER = "parameter server"  # name of the actor
+TRAFFIC_SECONDS = 10  # over which the driver measures it
 DRIVER = 0  # the machine where the command was given; the others have numbers from 1 on
 
 
@@ -46,6 +47,16 @@ class Reply(NamedTuple):
     normalizer: np.ndarray  # (3,) mean over the workers of all other machines
     stop: bool  # the run is to end
     news: News | None
+
+
+def recent_counts(
+    seen: list[tuple[float, int]], newest: tuple[float, int]
+) -> list[tuple[float, int]]:
+    """How many exchanges there were when, in the last TRAFFIC_SECONDS and of one server."""
+    now, exchanges = newest
+    if seen and exchanges < seen[-1][1]:
+        seen = []  # another server counts anew
+    return [*(one for one in seen if now - one[0] <= TRAFFIC_SECONDS), newest]
 
 
 class ParameterServer:

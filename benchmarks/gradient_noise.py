@@ -41,7 +41,7 @@ from environment import (
 )
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
-from network import make_network, why_plain
+from network import FastNetwork, why_plain
 from options import recipe
 from player import Game, Player
 from shared_optim import SharedAdam
@@ -91,6 +91,23 @@ class Signal:
         return self.product / scale, self.spread.sqrt() / scale
 
 
+class Repeatable(FastNetwork):
+    """Whose gradient can be taken more than once: the rollout is acted again after each."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.acted: list[tuple[Tensor, ...]] = []
+
+    def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
+        self.acted.append((obs.clone(), hx.clone(), cx.clone()))
+        return super().act(obs, hx, cx)
+
+    def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
+        super().backward(d_values, d_logits, ended)
+        for step in self.acted:
+            super().act(*step)
+
+
 def gradients(
     args: argparse.Namespace, model: A3Clstm, games: list[Game], count_lives: bool, stream: int
 ) -> Iterator[list[Tensor]]:
@@ -98,7 +115,7 @@ def gradients(
     seeds = (game_seed(args.seed, TRAIN, stream, i) for i in itertools.count())
     weights, gradient = flatten_parameters(model)
     server = Hogwild(weights, SharedAdam, 1, num_optimizers=0)  # for what `collect` reports
-    network = make_network(model, len(games), args.num_steps)
+    network = Repeatable(model, len(games), args.num_steps)
     player = Player(network, games, count_lives, learning=True)
     for row in range(len(games)):
         player.start(row, next(seeds))
@@ -118,7 +135,7 @@ def gradients(
                 getattr(loss, name), outputs, retain_graph=True, materialize_grads=True
             )
             gradient.zero_()
-            network.backward(d_values, d_logits, ended)  # the fast network's, which can be repeated
+            network.backward(d_values, d_logits, ended)
             found.append(gradient.clone())
         yield found
 

@@ -26,6 +26,7 @@ import checkpoint
 PROJECT = Path(__file__).resolve().parent.parent
 
 LAST_GAMES = 100  # training games whose mean is the score
+FIRST = 2  # line about the speed that counts, of one per minute: before it a machine may compile
 ALONE = {  # as connection._keep_to_this_machine
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
@@ -79,10 +80,18 @@ def train(folder: Path, env: str, every: int, *options: str) -> Path:
 
 
 def progress(folder: Path, env: str) -> list[tuple[int, float, float, float]]:
-    """Of each line about the speed: agent steps, steps/s, seconds behind, MB/s (nan: alone)."""
+    """Of each line about the speed that counts: agent steps, steps/s, seconds behind, MB/s.
+
+    The last two are nan for one machine.
+    """
     lines = (folder / f"{env}_log").read_text().splitlines()
     found = filter(None, map(PROGRESS.search, lines))
-    return [tuple(float(x or "nan") for x in match.groups()) for match in found]
+    rows = [tuple(float(x or "nan") for x in match.groups()) for match in found][FIRST:]
+    return rows or sys.exit(f"{folder}: the run was over after two minutes; let it go on")
+
+
+def name(every: int) -> str:
+    return f"two machines, every {every}" if every else "one machine"
 
 
 def learn(args) -> None:
@@ -95,7 +104,7 @@ def learn(args) -> None:
             train(folder, args.env, every, *given)
             rows = checkpoint.read_csv(folder / f"{args.env}.training.csv")
             score = statistics.mean(row[2] for row in rows[-LAST_GAMES:])
-            lines = progress(folder, args.env)[1:]
+            lines = progress(folder, args.env)
             _, *measured = zip(*lines, strict=True)
             speed, behind, traffic = map(statistics.median, measured)
             print(
@@ -111,12 +120,12 @@ def speed(args) -> None:
         for every in rates:
             folder = args.folder / f"{args.env}.speed"
             train(folder, args.env, every, "--max-minutes", "2.4", *args.rest)
-            # Of the minute after the first: until then another machine compiles its kernels.
-            rates[every].append(progress(folder, args.env)[2][1])
+            rates[every].append(progress(folder, args.env)[0][1])
+            print(f"{name(every)}: {rates[every][-1]:.0f} steps/s", flush=True)
     alone = statistics.median(rates[0])
     for every, found in rates.items():
         print(
-            f"{f'two machines, every {every}' if every else 'one machine'}: "
+            f"{name(every)}: "
             f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f}) steps/s, "
             f"ratio {statistics.median(found) / alone:.2f}"
         )

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,12 +19,17 @@ from games import Recall, unseeded
 from test_main import SMALL, Command
 
 import checkpoint
+import connection
+import kernels
+import messages
 import options
 from environment import Normalizer
 from group import Processes
 from hogwild import Hogwild
 from model import flatten_parameters, make_model
-from parameter_server import DRIVER, SERVER, ParameterServer, Report
+from monitor import Figures, Snapshot
+from network import compile_kernels
+from parameter_server import DRIVER, SERVER, ParameterServer, Report, recent_counts
 from player import play_games
 from processes import child_context
 from run import make_optimizer
@@ -31,6 +37,10 @@ from stopping import StopSignal
 from utils import TEST, game_seed
 
 PROJECT = Path(options.__file__).parent
+
+sys.path.append(str(PROJECT / "benchmarks"))
+
+import two_machines  # noqa: E402
 
 # ---------------------------------------------------------------------------------------------
 # The parameter server by itself
@@ -96,6 +106,14 @@ def test_a_machine_that_has_left_keeps_its_steps_and_is_no_longer_diverged():
     assert (reply.news.alive, reply.normalizer.tolist()) == (0, [0, 0, 0])
 
 
+def test_traffic_is_that_of_the_last_seconds_and_of_one_server():
+    seen = []
+    for newest in ((0.0, 5), (4.0, 6), (10.0, 9), (11.0, 12)):
+        seen = recent_counts(seen, newest)
+    assert seen == [(4.0, 6), (10.0, 9), (11.0, 12)]
+    assert recent_counts(seen, (12.0, 1)) == [(12.0, 1)]
+
+
 # ---------------------------------------------------------------------------------------------
 # Several machines
 
@@ -103,7 +121,6 @@ ALONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on 127.0.0.1 alone
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "5e" * 32,
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
 }
 
@@ -112,7 +129,7 @@ ALONE = {
 def machines(monkeypatch):
     """Makes a Ray cluster of so many nodes, all of them here, and this process its driver."""
     folder = tempfile.mkdtemp()  # a short name: sockets lie there
-    for name, value in {**ALONE, "RAY_TMPDIR": folder}.items():
+    for name, value in {**connection.SETTINGS, **ALONE, "RAY_TMPDIR": folder}.items():
         monkeypatch.setenv(name, value)
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
@@ -127,9 +144,9 @@ def machines(monkeypatch):
         for _ in range(number - 1):
             clusters[0].add_node(wait=False, **small)
         clusters[0].wait_for_nodes()
-        path = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+        path = {"env_vars": {"PYTHONPATH": str(PROJECT / "tests")}}
         ray.init(
-            clusters[0].address, runtime_env={"env_vars": {"PYTHONPATH": path}},
+            clusters[0].address, runtime_env={**connection.FILES, **path},
             log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
         return clusters[0]
@@ -222,10 +239,23 @@ def least_updates(run: RecallRun) -> float:
 
 
 def test_three_machines_learn_recall_and_count_together(machines):
+    compile_kernels()
     machines(3)
+    import ray
+
+    names = ray.get(ray.remote(lambda: [str(path) for path in Path().rglob("*")]).remote())
+    assert {"machine.py", "config.json", "recipes.toml"} <= set(names)
+    assert any(name.endswith(".nbc") for name in names) == kernels.HAVE_NUMBA
+    assert [name for name in names if name.startswith(("tests", "trained_models", "demo"))] == []
     with RecallRun() as run:
+        before = Snapshot.of(run.server)
         run.wait_for(run.has_learned)
         run.wait_for(lambda: len(run.totals()) == 3 and least_updates(run) > 0)
+        figures, summary = Figures.between(before, Snapshot.of(run.server)), run.cluster.summary()
+    assert summary.startswith("3 with 3 workers, ")
+    line = messages.progress(run.server, figures, summary)
+    _, *measured = map(float, two_machines.PROGRESS.search(line).groups())
+    assert min(measured) > 0.0  # steps/s, s behind, MB/s
     assert run.best >= 0.9
     assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())
     games = sum(totals["games"] for totals in run.totals().values())

@@ -8,7 +8,18 @@ import torch
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
-from gradient_noise import Signal
+from gradient_noise import Repeatable, Signal
+from test_kernels import (
+    Case,
+    assert_close,
+    fast_only,
+    gradient,
+    ground_truth,
+    make_model,
+    moving_pictures,
+    play,
+    winners_of,
+)
 
 SIZES = [20, 40]
 
@@ -45,3 +56,15 @@ def test_signal_of_a_constant_gradient_is_all_there_is():
         signal.add(gradient, gradient)
     assert signal.share()[0].tolist() == pytest.approx([1, 1, 1])
     assert signal.norm()[-1] == pytest.approx(gradient.norm())
+
+
+@fast_only
+def test_the_gradient_of_each_loss_is_that_of_the_rollout():
+    model = make_model(hidden_size=64)
+    case = Case(model, moving_pictures(6, 2), ended=[(2, 0)])
+    net = Repeatable(model, 2, 6)
+    play(net, case)
+    _, true = ground_truth(model, case, winners_of(net))
+    for _ in range(3):
+        for name, found in gradient(model, net, case).items():
+            assert_close(found, true[name], name)

@@ -424,16 +424,16 @@ def test_among_equals_the_first_wins_as_in_pytorch():
     pictures[0, 1] = 0.0
     net, _ = check(model, Case(model, pictures))
     x = pictures.flatten(0, 1)
-    for i, layer in enumerate(LAYERS[:2]):
-        conv = (model.conv1, model.conv2)[i]
+    for i, layer in enumerate(LAYERS[:3]):
+        conv = (model.conv1, model.conv2, model.conv3)[i]
         # Away from the border all windows are the same.
         x = F.conv2d(x, conv.weight, conv.bias, padding=layer.padding)
         x = F.relu(F.max_pool2d(x, 2))
         found = winners_of(net)[i]
-        inner = found[:, :, 4:-4, 4:-4]
+        inner = found[:, :, 2:-2, 2:-2]
         assert ((inner == 0) | (inner == CLOSED)).all()
         assert 0 < (inner == 0).float().mean() < 1
-        assert torch.equal(inner != CLOSED, x[:, :, 4:-4, 4:-4] > 0)
+        assert torch.equal(inner != CLOSED, x[:, :, 2:-2, 2:-2] > 0)
 
 
 @fast_only
@@ -449,6 +449,32 @@ def test_a_dead_layer_has_no_gradient(number):
     assert grads["lstm.bias_ih"].any()
 
 
+def share_of_open(net, number):
+    """(E, pooled, pooled): of what each window of this layer sees, how much is not zero, per 256.
+
+    As of the newest step, or after the gradient as of the first.
+    """
+    y = LAYERS[number]
+    x = torch.from_numpy(net.x[number]).view(-1, y.padded, y.padded, y.inputs) != 0.0
+    side = y.kernel + 1
+    seen = x.unfold(1, side, 2).unfold(2, side, 2)[:, : y.pooled, : y.pooled]
+    return 256 * seen.flatten(3).float().mean(-1)
+
+
+@fast_only
+@pytest.mark.parametrize(("number", "limit"), [(2, kernels.FEWER), (3, kernels.SPARSE)])
+def test_where_little_is_open_the_zeros_are_left_out_and_the_rest_is_added_up(number, limit):
+    """number: of the layer, from 0, most of whose inputs are closed."""
+    model = make_model()
+    with torch.no_grad():
+        getattr(model, f"conv{number}").bias[6:] -= 10.0
+    pictures = random_pictures(2, 2)
+    pictures[1:, :, :, 30:50] = pictures[:1, :, :, 30:50]  # so that some windows stay
+    net, _ = check(model, Case(model, pictures))
+    share = share_of_open(net, number)
+    assert ((share > 0.0) & (share < limit)).float().mean() > 0.9
+
+
 @fast_only
 def test_single_dead_channels():
     model = make_model()
@@ -456,6 +482,43 @@ def test_single_dead_channels():
         for conv in (model.conv1, model.conv2, model.conv3, model.conv4):
             conv.bias[::3] = -1e3
     check(model, Case(model, random_pictures(2, 2)))
+
+
+@fast_only
+@pytest.mark.parametrize("kind", [PlainNetwork, pytest.param(FastNetwork, marks=fast_only)])
+def test_after_its_gradient_a_rollout_is_forgotten(kind):
+    model = make_model()
+    case, other = (Case(model, random_pictures(3, 2, seed=seed)) for seed in (0, 1))
+    net = kind(model, 2, 3)
+    with pytest.raises(RuntimeError, match="no step"):
+        net.backward(case.d_values, case.d_logits, case.ended)
+    play(net, case)
+    grads = gradient(model, net, case)
+    with pytest.raises(RuntimeError, match="no step"):
+        net.backward(case.d_values, case.d_logits, case.ended)
+    anew = kind(model, 2, 3)
+    for obs in other.pictures:
+        evaluated = [n.evaluate(obs, case.hx, case.cx) for n in (net, anew)]
+        assert all(torch.equal(a, b) for a, b in zip(*evaluated, strict=True))
+    hx, cx = case.hx, case.cx
+    for obs in case.pictures:  # without begin(): the same weights
+        _, _, hx, cx = net.act(obs, hx, cx)
+    again = gradient(model, net, case)
+    assert all(torch.equal(grads[name], again[name]) for name in grads)
+
+
+@fast_only
+def test_an_evaluation_of_no_row_does_nothing():
+    model = make_model()
+    case = Case(model, random_pictures(3, 2))
+    net, grads = check(model, case)
+    net.begin()
+    hx, cx = case.hx, case.cx
+    for obs in case.pictures:
+        _, _, hx, cx = net.act(obs, hx, cx)
+        net.evaluate(obs, hx, cx, [])
+    again = gradient(model, net, case)
+    assert all(torch.equal(grads[name], again[name]) for name in grads)
 
 
 @fast_only

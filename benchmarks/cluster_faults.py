@@ -1,0 +1,298 @@
+"""What a run on several machines survives: real Ray, several of its nodes on this machine.
+
+    python benchmarks/cluster_faults.py --times 5
+    python benchmarks/cluster_faults.py --only killed
+
+A small network plays Pong on two nodes, one worker on each; main.py is the driver of the first. The
+table is that of faults.py; seconds are those until the log says that the run is whole again, or
+until main.py has ended.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from faults import SMALL, Outcome, Training, training
+from two_machines import ALONE
+
+OPTIONS = [*SMALL, "--workers", "1", "--machines", "2"]
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+SUBREAPER = 36  # of prctl: orphans of our processes become our children
+
+
+class Nodes:
+    """A Ray cluster of two nodes, the second of which comes and goes."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        head = {**NODE, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.join()
+
+    def join(self) -> None:
+        self.second = self.cluster.add_node(**NODE)
+
+    def leave(self) -> None:
+        self.cluster.remove_node(self.second, allow_graceful=False)
+
+
+@contextlib.contextmanager
+def nodes() -> Iterator[Nodes]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(ALONE, RAY_TMPDIR=folder)
+        both = Nodes()
+        try:
+            yield both
+        finally:
+            both.cluster.shutdown()
+
+
+def descendants(title: str) -> list[int]:
+    """Ids of the living processes that come from this one, and whose title begins so."""
+    parents, titles = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            state, parent = path.joinpath("stat").read_text().rsplit(")")[1].split()[:2]
+            if state != "Z":
+                parents[int(path.name)] = int(parent)
+                titles[int(path.name)] = path.joinpath("cmdline").read_text()
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return [pid for pid in found if titles.get(pid, "").startswith(title)]
+
+
+def of_the_run() -> list[int]:
+    """Ids of all processes that should end with a run, on both nodes."""
+    titles = ("Train Agent", "Test Agent", "ray::Machine", "ray::ParameterServer")
+    return [pid for title in titles for pid in descendants(title)]
+
+
+def kill(title: str, number: int = signal.SIGKILL) -> int:
+    """Send a signal to the process of this title; its id."""
+    [pid] = descendants(title)
+    os.kill(pid, number)
+    return pid
+
+
+def steps_per_machines(run: Training) -> list[tuple[int, int, int]]:
+    """Of each line about the speed: agent steps, machines, workers."""
+    found = re.findall(r"agent steps (\d+), .* machines: (\d+) with (\d+) worker", run.text())
+    return [tuple(map(int, row)) for row in found]
+
+
+def learn(run: Training, machines: int = 2) -> float:
+    """Seconds until so many machines, each with its worker, have made steps from now on."""
+    begun = len(steps_per_machines(run))
+
+    def learning() -> bool:
+        whole = [row for row in steps_per_machines(run)[begun:] if row[1:] == (machines, machines)]
+        return len(whole) > 1 and whole[-1][0] > whole[0][0]
+
+    return run.wait_for(learning, f"{machines} machines learn")
+
+
+def leftovers() -> set[str]:
+    """What of a run that has ended still lives ten seconds later."""
+    deadline = time.monotonic() + 10
+    while of_the_run() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return {f"{len(of_the_run())} processes"} if of_the_run() else set()
+
+
+def end(run: Training, outcome: Outcome) -> Outcome:
+    """Ctrl-C, and what the run has left."""
+    seconds = run.end()
+    if run.process.returncode or seconds > 15 or "Traceback" in run.text():
+        outcome.note += f"; ended with {run.process.returncode} after {seconds:.1f} s"
+        outcome.survived = 0
+    outcome.lost_files |= run.unreadable()
+    outcome.leftovers |= leftovers()
+    return outcome
+
+
+def again_and_again(
+    folder: Path,
+    outcome: Outcome,
+    times: int,
+    hit: Callable[[Training, Nodes], Callable[[], bool]],
+) -> Outcome:
+    """Inject into one run that goes on; hit returns what has to come true before it is whole."""
+    with nodes() as both, training(folder, *OPTIONS, "--ray", both.cluster.address) as run:
+        learn(run)
+        for _ in range(times):
+            time.sleep(random.random())
+            before, start = run.steps(), time.monotonic()
+            outcome.injected += 1
+            machines = 1 if (healed := hit(run, both)) is None else 2
+            if healed:
+                run.wait_for(healed, "it is said")
+            outcome.seconds = max(outcome.seconds, time.monotonic() - start)
+            learn(run, machines)
+            outcome.lost_steps = max(outcome.lost_steps, before - run.steps())
+            outcome.survived += 1
+            if machines == 1:
+                both.join()
+                learn(run)
+        return end(run, outcome)
+
+
+def more(run: Training, text: str) -> Callable[[], bool]:
+    """Whether the log has this once more than now."""
+    before = run.text().count(text)
+    return lambda: run.text().count(text) > before
+
+
+def machine_lost_and_another_joins(folder: Path, times: int) -> Outcome:
+    def hit(run: Training, both: Nodes) -> None:
+        said = more(run, "is lost: ")
+        both.leave()
+        run.wait_for(said, "it is lost")
+
+    return again_and_again(folder, Outcome("a machine lost; then another joins"), times, hit)
+
+
+def machine_process_killed(folder: Path, times: int) -> Outcome:
+    def hit(run: Training, both: Nodes) -> Callable[[], bool]:
+        said = more(run, "starting it anew")
+        kill("ray::Machine")
+        return said
+
+    return again_and_again(folder, Outcome("kill -9 of a machine's process"), times, hit)
+
+
+def server_killed(folder: Path, times: int) -> Outcome:
+    def hit(run: Training, both: Nodes) -> Callable[[], bool]:
+        said = more(run, "the parameter server died; another goes on")
+        kill("ray::ParameterServer")
+        return said
+
+    return again_and_again(folder, Outcome("kill -9 of the parameter server"), times, hit)
+
+
+def machine_stands_still(folder: Path, times: int) -> Outcome:
+    """Its process and its worker; those of the driver go on, which is what is tested."""
+
+    def hit(run: Training, both: Nodes) -> Callable[[], bool]:
+        machine = kill("ray::Machine", signal.SIGSTOP)
+        before = len(steps_per_machines(run))
+        time.sleep(10)
+        steps = [row[0] for row in steps_per_machines(run)[before:]]
+        os.kill(machine, signal.SIGCONT)
+        if steps[-1] <= steps[0]:
+            raise RuntimeError("the others waited for it")
+        return lambda: True
+
+    outcome = Outcome("a machine's process stopped for 10 s", note="the others go on")
+    return again_and_again(folder, outcome, times, hit)
+
+
+def driver_stopped(folder: Path, times: int) -> Outcome:
+    outcome = Outcome("Ctrl-C", note="one cluster, run after run")
+    with nodes() as both:
+        for i in range(times):
+            with training(folder / str(i), *OPTIONS, "--ray", both.cluster.address) as run:
+                learn(run)
+                before, start = run.steps(), time.monotonic()
+                outcome.injected += 1
+                end(run, outcome)
+                outcome.seconds = max(outcome.seconds, time.monotonic() - start)
+                outcome.lost_steps = max(outcome.lost_steps, before - run.saved_steps())
+                outcome.survived += run.process.returncode == 0
+    return outcome
+
+
+def driver_killed(folder: Path, times: int) -> Outcome:
+    """Nothing is written afterwards; --resume goes on."""
+    outcome = Outcome("kill -9 of the driver, then --resume", note="a checkpoint each 2 s")
+    resume: list[str] = []
+    with nodes() as both:
+        for _ in range(times + 1):
+            options = [*OPTIONS, "--ray", both.cluster.address, *resume]
+            with training(folder, *options) as run:
+                learn(run)
+                if not resume:
+                    run.wait_for((folder / "trained_models/Pong-v0.ckpt").exists, "it saves")
+                    resume = ["--resume"]
+                else:
+                    outcome.survived += 1
+                if outcome.injected == times:
+                    return end(run, outcome)
+                before, start = run.steps(), time.monotonic()
+                os.kill(run.process.pid, signal.SIGKILL)
+                run.process.wait()
+                outcome.injected += 1
+                outcome.leftovers |= leftovers()
+                outcome.seconds = max(outcome.seconds, time.monotonic() - start)
+                written = {path: path.stat().st_mtime_ns for path in folder.rglob("Pong-v0*")}
+                time.sleep(3)
+                later = {path: path.stat().st_mtime_ns for path in folder.rglob("Pong-v0*")}
+                if later != written:
+                    outcome.note += "; files were written afterwards"
+                outcome.lost_files |= run.unreadable()
+                outcome.lost_steps = max(outcome.lost_steps, before - run.saved_steps())
+    raise AssertionError
+
+
+def head_killed(folder: Path, times: int) -> Outcome:
+    outcome = Outcome("kill -9 of the cluster's head", note="the run saves and ends with one line")
+    for i in range(times):
+        with (
+            nodes() as both,
+            training(folder / str(i), *OPTIONS, "--ray", both.cluster.address) as run,
+        ):
+            learn(run)
+            before, start = run.steps(), time.monotonic()
+            outcome.injected += 1
+            both.cluster.head_node.kill_gcs_server(check_alive=False)
+            run.process.wait(120)
+            outcome.seconds = max(outcome.seconds, time.monotonic() - start)
+            outcome.lost_files |= run.unreadable()
+            outcome.lost_steps = max(outcome.lost_steps, before - run.saved_steps())
+            outcome.leftovers |= leftovers()
+            said = "the head of the Ray cluster is silent" in run.text()
+            outcome.survived += said and "Traceback" not in run.text()
+    return outcome
+
+
+FAULTS = [
+    machine_lost_and_another_joins, machine_process_killed, server_killed, machine_stands_still,
+    driver_stopped, driver_killed, head_killed,
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--times", type=int, default=5, help="of each fault")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="of their names")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    args = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # no training outlives this script
+        signal.signal(number, lambda *_: sys.exit(1))
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    random.seed(args.seed)
+    print("| fault | injected | survived | lost | seconds | left over | note |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for fault in FAULTS:
+        if args.only and not any(word in fault.__name__ for word in args.only):
+            continue
+        with tempfile.TemporaryDirectory(prefix="f-") as folder:
+            try:
+                row = fault(Path(folder, "r"), args.times).row()
+            except RuntimeError as error:
+                row = f"| {fault.__name__} | failed: {error} |"
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
