@@ -10,9 +10,12 @@ if __name__ == "__main__":
     stop_signal = StopSignal().install()  # the imports take seconds
 
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
+import gc
+
 import options
 
 if __name__ == "__main__":
+    gc.disable()  # as in main.py
     options.build_eval_parser().parse_args()  # --help and misspelt options end before torch
 
 import argparse
@@ -63,6 +66,8 @@ from options import Policy
 from player import BLOCK, Result, play_games
 from record import EMULATOR_RATE, record_game
 from utils import EVALUATE, available_cores, count, format_time, game_seed, setup_logger
+
+gc.enable()
 
 SIGN_SECONDS = 30  # without the end of a game, until a line says that games are running
 

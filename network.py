@@ -191,13 +191,14 @@ class FastNetwork:
         )
         self.d_bias = tuple(torch.empty(y.outputs) for y in LAYERS)
         self.d_x = tuple(_empty(size if k else 0) for k, size in enumerate(INPUTS))
-        by_channel = LISTED * max(y.pooled * y.outputs for y in LAYERS)
-        by_place = max(6 * y.pooled * y.outputs for y in LAYERS[1:])
+        listing = LAYERS[1:]  # the layers whose winners are listed, see kernels.make_backward
+        by_channel = LISTED * max(y.pooled * y.outputs for y in listing)
+        by_place = max(6 * y.pooled * y.outputs for y in listing)
         self.lists = (
-            _zeros(max(y.outputs for y in LAYERS), torch.int64),
+            _zeros(max(y.outputs for y in listing), torch.int64),
             _zeros(by_channel, torch.int32),
             _zeros(by_channel),
-            _zeros(6 * max(y.pooled for y in LAYERS), torch.int64),
+            _zeros(6 * max(y.pooled for y in listing), torch.int64),
             _zeros(by_place, torch.int32),
             _zeros(by_place),
         )

@@ -3,11 +3,15 @@
 They then share its memory instead of filling their own, and start at once. The fork server outlives
 them and the main process, and clears up if that was killed.
 """
+# ruff: noqa: E402
 
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
 
-import atexit
 import gc
+
+gc.disable()  # as in main.py
+
+import atexit
 import os
 import shutil
 
@@ -24,5 +28,6 @@ torch.set_num_threads(1)  # a thread would not survive the fork
 if not os.environ.get("A3C_PLAIN"):
     network.compile_kernels()
 # The collector marks every object that it visits, and each mark is a page of one's own.
+gc.enable()
 gc.collect()
 gc.freeze()

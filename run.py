@@ -325,6 +325,12 @@ class Run:
                 logger.error(f"cannot save training games: {error}; trying again")
             self.games_failed = True
 
+    @property
+    def has_something_to_save(self) -> bool:
+        """Whether it has learned, or had less than a rollout left when it was resumed."""
+        at_its_end = self.resumed and self.server.steps >= self.server.max_steps
+        return self.server.has_learned or at_its_end
+
     def target_reached(self) -> str:
         """What has reached --target-score, in words; "" if nothing has."""
         args, scores = self.args, self.last_scores

@@ -458,12 +458,15 @@ def test_an_error_before_the_run_begins_leaves_all_files_as_they_were(
     assert begun == (csvs if resume and fails == "to prepare the files" else [])
 
 
-def test_a_resumed_run_with_less_than_a_rollout_left_comes_to_its_end(trained, monkeypatch):
+def test_a_resumed_run_with_less_than_a_rollout_left_comes_to_its_end(
+    trained, monkeypatch, capsys
+):
     monkeypatch.chdir(trained)
     path = Path("trained_models/Pong-v0.ckpt")
     before = checkpoint.load_checkpoint(path)
     end = before["steps"] + 2
-    assert main.main(["--resume", "--max-steps", str(end), "--quiet"], StopSignal()) == 0
+    assert main.main(["--resume", "--max-steps", str(end)], StopSignal()) == 0
+    assert "--resume --max-steps none" in capsys.readouterr().out  # what one may do now
     after = checkpoint.load_checkpoint(path)
     assert after["steps"] >= end
     for name, weights in before["model"].items():
