@@ -202,7 +202,7 @@ class Display:
         best = float(server.evaluation["best_score"])
 
         table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
+        table.add_column(style="dim", no_wrap=True, min_width=len("gradient"))
         table.add_column(no_wrap=True, overflow="ellipsis")
         table.add_row("steps", self._progress())
         table.add_row("speed", f"{learning.speed:,.0f} steps/s" + self._remaining(learning))

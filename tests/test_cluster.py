@@ -263,9 +263,13 @@ def test_three_machines_learn_recall_and_count_together(machines):
     assert [line for line in run.lines if "lost" in line or "died" in line] == []
 
 
-def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machines):
+def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machines, monkeypatch):
+    """In the end with other packages, so that it may no longer take part."""
     machines(2)
     import ray
+
+    import cluster
+    from machine import versions
 
     with RecallRun() as run:
         before = run.server.steps
@@ -280,6 +284,13 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machine
         run.wait_for_line("machine 1 (127.0.0.1) failed")
         run.wait_for(lambda: run.totals().get(2, {}).get("updates", 0) > 0)
         run.wait_for(run.has_learned)
+        monkeypatch.setattr(cluster, "versions", lambda: {**versions(), "ray": "2.0"})
+        [member] = run.cluster.members.values()
+        ray.kill(member.actor)
+        run.wait_for_line(
+            f"machine 3 (127.0.0.1) is lost: it has ray {ray.__version__}, "
+            "but the driver's machine ray 2.0; the run goes on with 1 machine"
+        )
     assert run.best >= 0.9
     assert least_updates(run) > 0
     assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())

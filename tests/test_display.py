@@ -138,6 +138,13 @@ def test_the_display_shows_what_the_run_does(tmp_path):
         assert words in text, f"{words} not in\n{text}"
 
 
+def test_the_display_of_a_cluster_shows_its_machines(tmp_path):
+    view = make_display(tmp_path, 80, 24)
+    assert "machines" not in shown(view)
+    view.cluster = SimpleNamespace(summary=lambda: "2 with 3 workers, 0.1 s behind, 42.0 MB/s")
+    assert re.search(r"machines +2 with 3 workers, 0\.1 s behind, 42\.0 MB/s", shown(view))
+
+
 def test_the_mean_is_of_the_last_ten_evaluations(tmp_path):
     view = make_display(tmp_path, 80, 24, "--eval-episodes", "1", "--envs-per-worker", "1")
     view.scores = [100.0, *[2.0] * 5, *[4.0] * 5]
