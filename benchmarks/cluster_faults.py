@@ -38,6 +38,7 @@ class Nodes:
         head = {**NODE, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.join()
+        catch_signals()  # Ray's node has put its own handler there, which drains
 
     def join(self) -> None:
         self.second = self.cluster.add_node(**NODE)
@@ -265,6 +266,12 @@ def head_killed(folder: Path, times: int) -> Outcome:
     return outcome
 
 
+def catch_signals() -> None:
+    """No training outlives this script."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(1))
+
+
 FAULTS = [
     machine_lost_and_another_joins, machine_process_killed, server_killed, machine_stands_still,
     driver_stopped, driver_killed, head_killed,
@@ -277,8 +284,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="of their names")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # no training outlives this script
-        signal.signal(number, lambda *_: sys.exit(1))
+    catch_signals()
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     random.seed(args.seed)
     print("| fault | injected | survived | lost | seconds | left over | note |")
