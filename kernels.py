@@ -1326,9 +1326,6 @@ _winograd2, _winograd3 = (make_winograd_forward(layer) for layer in LAYERS[1:3])
 _backward1 = make_first_backward(LAYERS[0])
 _backward2, _backward3, _backward4 = (make_backward(layer) for layer in LAYERS[1:])
 _freshen1, _freshen2, _freshen3, _freshen4 = (make_freshen(layer) for layer in LAYERS)
-(_keep1, _restore1), (_keep2, _restore2), (_keep3, _restore3), (_keep4, _restore4) = (
-    make_keep(layer) for layer in LAYERS
-)
 
 WIDTH = LAYERS[0].height  # of a picture
 # Elements of one sample's arrays.
@@ -1356,49 +1353,51 @@ def _take_picture(pictures, i, x, sample, old, changed):
         bits[at : at + WIDTH] = new_bits[new_at : new_at + WIDTH]
 
 
+def make_for_all_layers(copies):
+    """Compiled (game, sample, x, code, last, fresh, kept, at): what make_keep makes of each layer,
+    in order; see features for the arrays."""
+    copy1, copy2, copy3, copy4 = copies
+
+    @njit(nogil=True)
+    def for_all_layers(game, sample, x, code, last, fresh, kept, at):
+        out, codes = kept[:2]
+        at = copy1(
+            x[1], game * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], game * CODES[0],
+            fresh[0], sample * FRESH[0], out, codes, at,
+        )  # fmt: skip
+        at = copy2(
+            x[2], game * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], game * CODES[1],
+            fresh[1], sample * FRESH[1], out, codes, at,
+        )  # fmt: skip
+        at = copy3(
+            x[3], game * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], game * CODES[2],
+            fresh[2], sample * FRESH[2], out, codes, at,
+        )  # fmt: skip
+        return copy4(
+            last, game * FEATURES, LAST_PITCH, code[3], game * CODES[3],
+            fresh[3], sample * FRESH[3], out, codes, at,
+        )  # fmt: skip
+
+    return for_all_layers
+
+
+_keep_maps, _restore_maps = map(
+    make_for_all_layers, zip(*(make_keep(layer) for layer in LAYERS), strict=True)
+)
+
+
 @njit(nogil=True)
 def _keep(game, sample, x, code, last, fresh, kept):
     """Before a step of this game: what its fresh windows will replace goes to the end of `kept`."""
-    kept_out, kept_code, begins, end = kept
-    at = begins[sample] = end[0]
-    at = _keep1(
-        x[1], game * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], game * CODES[0],
-        fresh[0], sample * FRESH[0], kept_out, kept_code, at,
-    )  # fmt: skip
-    at = _keep2(
-        x[2], game * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], game * CODES[1],
-        fresh[1], sample * FRESH[1], kept_out, kept_code, at,
-    )  # fmt: skip
-    at = _keep3(
-        x[3], game * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], game * CODES[2],
-        fresh[2], sample * FRESH[2], kept_out, kept_code, at,
-    )  # fmt: skip
-    end[0] = _keep4(
-        last, game * FEATURES, LAST_PITCH, code[3], game * CODES[3],
-        fresh[3], sample * FRESH[3], kept_out, kept_code, at,
-    )  # fmt: skip
+    begins, end = kept[2:]
+    begins[sample] = end[0]
+    end[0] = _keep_maps(game, sample, x, code, last, fresh, kept, end[0])
 
 
 @njit(nogil=True)
 def _restore(game, sample, x, code, last, fresh, kept):
     """The maps of this game are again as they were before the step of this sample."""
-    kept_out, kept_code, begins, _ = kept
-    at = _restore1(
-        x[1], game * INPUTS[1] + ORIGINS[1], PITCHES[1], code[0], game * CODES[0],
-        fresh[0], sample * FRESH[0], kept_out, kept_code, begins[sample],
-    )  # fmt: skip
-    at = _restore2(
-        x[2], game * INPUTS[2] + ORIGINS[2], PITCHES[2], code[1], game * CODES[1],
-        fresh[1], sample * FRESH[1], kept_out, kept_code, at,
-    )  # fmt: skip
-    at = _restore3(
-        x[3], game * INPUTS[3] + ORIGINS[3], PITCHES[3], code[2], game * CODES[2],
-        fresh[2], sample * FRESH[2], kept_out, kept_code, at,
-    )  # fmt: skip
-    _restore4(
-        last, game * FEATURES, LAST_PITCH, code[3], game * CODES[3],
-        fresh[3], sample * FRESH[3], kept_out, kept_code, at,
-    )  # fmt: skip
+    _restore_maps(game, sample, x, code, last, fresh, kept, kept[2][sample])
 
 
 @_cached_njit
