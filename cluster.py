@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exchange import Exchanger, Messages
@@ -28,6 +28,7 @@ from processes import Pulse
 from utils import available_cores, count
 
 LOOK_SECONDS = 1  # between two looks at who is there
+FIRST_LOOKS = 50  # that follow each other sooner
 CREATION = "creation task"  # in the error of an actor that could not begin
 HEAD_SECONDS = 30  # without an answer of the cluster's head, after which the run ends
 STOP_SECONDS = 6.5  # for the other machines, from the word on; of 15 in which a run has to end
@@ -59,6 +60,7 @@ class Cluster:
     ):
         """count_alive: how many workers live on the driver's machine."""
         self.hogwild, self.args = hogwild, args
+        self.versions = versions()  # of the files that the machines get, whatever is edited later
         self.make_env, self.num_actions = make_env, num_actions
         self.messages: list[tuple[int, str]] = []  # for the log: level, text
         self.here = ray.get_runtime_context().get_node_id()
@@ -94,7 +96,8 @@ class Cluster:
         """
         self.pulse.stands_still(self.looks, time.monotonic())
         if not self.failed and not self.exchanger.is_alive():
-            self.failed = "the exchange with the parameter server has ended"
+            why = self.exchanger.error
+            self.failed = f"the exchange with the parameter server has ended: {why}"
         if not self.failed and self.pulse.still > HEAD_SECONDS:
             self.failed = f"the head of the Ray cluster is silent for {HEAD_SECONDS} s"
         return self.failed
@@ -167,7 +170,13 @@ class Cluster:
     # The machines. What follows is for the thread `keeper`.
 
     def _keep(self) -> None:
-        while not self.ending.wait(LOOK_SECONDS if self.members else 0.1):
+        try:
+            self._keep_machines()
+        except Exception as error:  # the run's last line says why, and it saves
+            self.failed = f"what looks after the machines has failed: {error!r}"
+
+    def _keep_machines(self) -> None:
+        while not self.ending.wait(0.1 if self.looks < FIRST_LOOKS else LOOK_SECONDS):
             nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
             self.looks += 1
             for node in nodes:
@@ -197,11 +206,11 @@ class Cluster:
         number = len(self.names)
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         actor = ray.remote(Machine).options(num_cpus=0, scheduling_strategy=there).remote()
-        server = self.hogwild
-        optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in server.optimizers])
+        hogwild = self.hogwild
+        optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in hogwild.optimizers])
         job = Job(
-            self.args, self.make_env, self.num_actions, versions(), optimizers,
-            server.normalizer(), server.first_step, server.seconds,
+            self.args, self.make_env, self.num_actions, self.versions, optimizers,
+            hogwild.normalizer(), hogwild.first_step, hogwild.seconds,
         )  # fmt: skip
         self.names.append(f"machine {number} ({node['NodeManagerAddress']})")
         result = actor.train.remote(number, workers, job, self.exchanger.server)
@@ -242,7 +251,5 @@ class Cluster:
 
 
 def _line(error: RayError) -> str:
-    """What an error of Ray says, in one line; of one in another process what that one says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    elsewhere = isinstance(error, RayTaskError) or CREATION in lines[0]
-    return lines[-1] if elsewhere else lines[0]
+    """Why, of what an error of Ray says: its last line."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1].rstrip(".")

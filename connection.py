@@ -28,12 +28,17 @@ SETTINGS = {
     "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",
     "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",
 }
+# Of a cluster of this machine alone. Its servers listen on 127.0.0.1 if several machines are ruled
+# out, an option that is named after the systems where they are; else on every address. And whoever
+# connects needs a token.
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
-def connect(address: str) -> None:
-    """Join the Ray cluster of this address ("" for the one of this machine, or a new one).
+def find(address: str, machines: int | None) -> str:
+    """The address of the Ray cluster that is meant; "" if this machine has to make one of its own.
 
-    Replaces the handler of SIGTERM.  ValueError: one line about why there is none.
+    address: "" for the cluster of this machine, if it is in one.  machines: as many are wanted.
+    ValueError: one line about why there is none.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -44,8 +49,23 @@ def connect(address: str) -> None:
     if address and not _answers(address):
         raise ValueError(f"{address}: no Ray cluster answers there; see `ray start`")
     if not address:
-        _keep_to_this_machine()
+        if machines and machines > 1:
+            raise ValueError(
+                f"--machines {machines}: this machine is in no Ray cluster; see `ray start`, or "
+                "give the address of one to --ray"
+            )
+        # To be said before Ray is imported; the token lies in no file.
+        os.environ.update(ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15, or others' programs would be first
     require("ray", "--ray needs Ray")
+    return address
+
+
+def connect(address: str) -> None:
+    """Join this cluster, as `find` names it, or make one.
+
+    Replaces the handler of SIGTERM.  ValueError: one line about why that cannot be.
+    """
     import ray
 
     options = {"address": address}
@@ -56,7 +76,10 @@ def connect(address: str) -> None:
             **options, runtime_env=FILES, log_to_driver=False, logging_level=logging.ERROR
         )  # fmt: skip
     except Exception as error:  # of versions that differ, of a token, of the network: Ray has many
-        reason = (str(error).splitlines() or [repr(error)])[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = "; ".join(lines) or repr(error)
+        if address and "No node info" in reason:
+            reason = f"this machine is not part of it; first ray start --address={address}"
         raise ValueError(f"cannot join the Ray cluster: {reason}") from None
 
 
@@ -79,16 +102,3 @@ def _answers(address: str) -> bool:
     except (OSError, ValueError, OverflowError):
         return False
     return True
-
-
-def _keep_to_this_machine() -> None:
-    """Nobody else has business with a cluster of this machine alone.
-
-    To be called before Ray is imported. Its servers listen on 127.0.0.1 if several machines are
-    ruled out, an option that is named after the systems where they are; else on every address. And
-    whoever connects needs a token, which lies in no file.
-    """
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.setdefault("RAY_worker_niceness", "0")  # 15, or others' programs would come first

@@ -88,8 +88,15 @@ class Exchanger(threading.Thread):
         self.updates = 0  # then
         self.ending = threading.Event()
         self.deadline = float("inf")
+        self.error = ""  # why the thread has ended before it was told to
 
     def run(self) -> None:
+        try:
+            self._exchange_until_the_end()
+        except Exception as error:  # for whoever asks why it is no longer alive
+            self.error = repr(error)
+
+    def _exchange_until_the_end(self) -> None:
         while not self.ending.wait(POLL_SECONDS):
             now = time.monotonic()
             updates = int(self.hogwild.figures["updates"][: self.row].sum())
@@ -159,17 +166,19 @@ class Exchanger(threading.Thread):
             messages,
         )
         self.number += 1
+        sent = None if change is None else ray.put(change)  # once, however often it is sent
         reply = None
         while reply is None:
             try:
-                answer = self.server.exchange.remote(self.machine, self.number, report, change)
+                answer = self.server.exchange.remote(self.machine, self.number, report, sent)
                 reply = self._wait(answer)
             except ActorUnavailableError:
                 time.sleep(POLL_SECONDS)
             except ActorDiedError as error:
                 self.server = self.replace_server(self, error)
                 time.sleep(POLL_SECONDS)
-            if reply is None and time.monotonic() > self.deadline:
+            given_up = self.ending.is_set() and self.deadline == float("inf")
+            if reply is None and (given_up or time.monotonic() > self.deadline):
                 return None
         self.unsent = []
         del self.messages.kept[: len(messages)]

@@ -9,7 +9,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class Job(NamedTuple):
     versions: dict[str, str]  # those of the driver's machine, see versions
     optimizers: list[dict]  # state dicts of the driver's machine
     normalizer: torch.Tensor  # (3,) of the run
-    steps: int  # agent steps and seconds of earlier sessions, and of this one so far
+    steps: int  # agent steps of earlier sessions; seconds with this one so far
     seconds: float
 
 
@@ -53,8 +53,15 @@ def versions() -> dict[str, str]:
     suite = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         suite.update(path.read_bytes())
-    packages = {name: version(name) for name in ("numba", "ray")}
+    packages = {name: _version(name) for name in ("numba", "ray")}
     return {**checkpoint.versions(), **packages, "the suite": suite.hexdigest()[:12]}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # Numba may be missing
+        return "none"
 
 
 class Machine:
@@ -63,7 +70,7 @@ class Machine:
     def train(self, number: int, workers: int, job: Job, server: ray.actor.ActorHandle) -> str:
         """Returns why this machine takes part no more; nothing if the run stops.
 
-        number: of the machine.
+        number: of the machine.  RuntimeError: its exchange failed; another attempt may succeed.
         """
         here = versions()
         if wrong := [f"{name} {here[name]}" for name, v in job.versions.items() if here[name] != v]:
@@ -122,7 +129,9 @@ class Machine:
         finally:
             processes.stop(hogwild)
             exchanger.finish(LAST_SECONDS)
-        return "" if healthy else "its workers died too often, or its exchange ended"
+        if exchanger.error:
+            raise RuntimeError(f"its exchange failed: {exchanger.error}")
+        return "" if healthy else "its workers died too often"
 
 
 def _find_server(exchanger: Exchanger, error: ActorDiedError) -> ray.actor.ActorHandle:

@@ -255,12 +255,13 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             require("torch.utils.tensorboard", "--tensorboard-logger needs TensorBoard")
         if args.track:
             require(args.track, f"--track {args.track} needs {args.track}")
+        address = None if args.ray is None else connection.find(args.ray, args.machines)
         run = Run(args, resumed)
         run.locks.check()  # before the kernels are compiled, which takes long
         slow_because = choose_network(run.args, run.model)
         context = child_context(run.args.plain)
-        if args.ray is not None:
-            connection.connect(args.ray)
+        if address is not None:
+            connection.connect(address)
             stop_signal.install()  # Ray has handlers of its own
         stop_signal.at_once = False
         if stop_signal.received:

@@ -107,6 +107,10 @@ def what_next(run: Run) -> list[str]:
         resume += ["--max-steps", "none"]
     if run.target_reached():
         resume += ["--target-score", "none"]
+    if args.ray is not None:
+        resume += ["--ray", *filter(None, [args.ray])]
+    if args.machines:
+        resume += ["--machines", str(args.machines)]
     play = [*given("save_model_dir", "--load-model-dir"), *logs]
     play += given("env_config", "--env-config")
     go_on = f"continue:      {command('main.py', '--resume', *resume)}"

@@ -35,7 +35,7 @@ class News(NamedTuple):
     totals: dict[int, dict[str, float]]  # by machine
     alive: int  # workers of all other machines
     behind: float  # seconds since the last exchange of the machine that is furthest behind
-    exchanges: int  # in all
+    exchanges: int  # in all, but for the driver's own, which cross no network
 
 
 class Reply(NamedTuple):
@@ -71,6 +71,7 @@ class ParameterServer:
         self.normalizers: dict[int, np.ndarray] = {}  # of the machines that take part
         self.alive: dict[int, int] = {}
         self.exchanged: dict[int, float] = {}  # when
+        self.left: dict[int, tuple[str, ...]] = {}  # see leave
         self.exchanges = 0
         self.games: list[tuple[float, int]] = []  # that the driver has yet to take
         self.messages: list[tuple[int, int, str]] = []
@@ -89,11 +90,8 @@ class ParameterServer:
         is_new = number > self.totals.get(machine, {}).get("number", 0)
         refused = change is not None and not np.isfinite(change).all()
         now = time.monotonic()
-        self.exchanged.setdefault(machine, now)
-        if change is not None:
-            self.exchanged[machine] = now
-            self.exchanges += 1
         if is_new:
+            self.exchanges += change is not None and machine != DRIVER
             self.games += report.games
             self.messages += [(machine, *message) for message in report.messages]
             if change is not None and not refused:
@@ -102,8 +100,13 @@ class ParameterServer:
                 self.taken = self.games, self.messages
                 self.games, self.messages = [], []
         self.totals[machine] = {**report.totals, "number": number}
-        self.normalizers[machine] = report.normalizer
-        self.alive[machine] = report.alive
+        if machine in self.left:  # what was under way when it went
+            self.totals[machine] |= dict.fromkeys(self.left[machine], 0.0)
+        else:
+            self.normalizers[machine] = report.normalizer
+            self.alive[machine] = report.alive
+            if change is not None or machine not in self.exchanged:
+                self.exchanged[machine] = now
         return Reply(
             self.weights if change is not None else None,
             refused,
@@ -115,9 +118,8 @@ class ParameterServer:
 
     def _others(self, machine: int) -> dict[str, float]:
         others = [totals for other, totals in self.totals.items() if other != machine]
-        return {
-            name: sum(totals[name] for totals in others) for totals in others for name in totals
-        }
+        names = others[0] if others else ()  # all have the same
+        return {name: sum(totals[name] for totals in others) for name in names}
 
     def _normalizer(self, machine: int) -> np.ndarray:
         begun = {m: n for m, n in self.normalizers.items() if m != machine and n[0] > 0}
@@ -141,6 +143,7 @@ class ParameterServer:
 
         states: names of the totals that say how it is, not what it has done.
         """
+        self.left[machine] = states
         if machine in self.totals:
             self.totals[machine] |= dict.fromkeys(states, 0.0)
         for table in (self.normalizers, self.alive, self.exchanged):

@@ -63,7 +63,7 @@ def main() -> None:
 
     # This file's folder, for Feeder, which the machines of a run do not get.
     connection.FILES["env_vars"] = {"PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
-    connection.connect("")
+    connection.connect(connection.find("", None))
     import ray
 
     print("| simulated machines | exchanges/s | MB/s | machines of 16 workers, K = 8 | K = 64 |")

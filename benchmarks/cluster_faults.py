@@ -15,6 +15,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -108,18 +109,19 @@ def leftovers() -> set[str]:
     deadline = time.monotonic() + 10
     while of_the_run() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return {f"{len(of_the_run())} processes"} if of_the_run() else set()
+    found = {f"{len(of_the_run())} processes"} if of_the_run() else set()
+    return found | {path.name for path in Path("/dev/shm").glob("torch_*")}
 
 
-def end(run: Training, outcome: Outcome) -> Outcome:
-    """Ctrl-C, and what the run has left."""
+def end(run: Training, outcome: Outcome) -> bool:
+    """Ctrl-C, and what the run has left; whether it ended as it should."""
     seconds = run.end()
-    if run.process.returncode or seconds > 15 or "Traceback" in run.text():
+    well = run.process.returncode == 0 and seconds < 15 and "Traceback" not in run.text()
+    if not well:
         outcome.note += f"; ended with {run.process.returncode} after {seconds:.1f} s"
-        outcome.survived = 0
     outcome.lost_files |= run.unreadable()
     outcome.leftovers |= leftovers()
-    return outcome
+    return well
 
 
 def again_and_again(
@@ -145,7 +147,8 @@ def again_and_again(
             if machines == 1:
                 both.join()
                 learn(run)
-        return end(run, outcome)
+        outcome.survived *= end(run, outcome)
+        return outcome
 
 
 def more(run: Training, text: str) -> Callable[[], bool]:
@@ -182,7 +185,7 @@ def server_killed(folder: Path, times: int) -> Outcome:
 
 
 def machine_stands_still(folder: Path, times: int) -> Outcome:
-    """Its process and its worker; those of the driver go on, which is what is tested."""
+    """Its process; its worker goes on and is not heard of. The driver's is what is looked at."""
 
     def hit(run: Training, both: Nodes) -> Callable[[], bool]:
         machine = kill("ray::Machine", signal.SIGSTOP)
@@ -206,10 +209,9 @@ def driver_stopped(folder: Path, times: int) -> Outcome:
                 learn(run)
                 before, start = run.steps(), time.monotonic()
                 outcome.injected += 1
-                end(run, outcome)
+                outcome.survived += end(run, outcome)
                 outcome.seconds = max(outcome.seconds, time.monotonic() - start)
                 outcome.lost_steps = max(outcome.lost_steps, before - run.saved_steps())
-                outcome.survived += run.process.returncode == 0
     return outcome
 
 
@@ -228,7 +230,8 @@ def driver_killed(folder: Path, times: int) -> Outcome:
                 else:
                     outcome.survived += 1
                 if outcome.injected == times:
-                    return end(run, outcome)
+                    outcome.survived *= end(run, outcome)
+                    return outcome
                 before, start = run.steps(), time.monotonic()
                 os.kill(run.process.pid, signal.SIGKILL)
                 run.process.wait()
@@ -262,7 +265,8 @@ def head_killed(folder: Path, times: int) -> Outcome:
             outcome.lost_steps = max(outcome.lost_steps, before - run.saved_steps())
             outcome.leftovers |= leftovers()
             said = "the head of the Ray cluster is silent" in run.text()
-            outcome.survived += said and "Traceback" not in run.text()
+            quiet = "Traceback" not in run.text()
+            outcome.survived += said and quiet and run.process.returncode == 1
     return outcome
 
 
@@ -295,7 +299,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="f-") as folder:
             try:
                 row = fault(Path(folder, "r"), args.times).row()
-            except RuntimeError as error:
+            except (RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
                 row = f"| {fault.__name__} | failed: {error} |"
         print(row, flush=True)
 

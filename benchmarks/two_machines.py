@@ -22,18 +22,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import checkpoint
+import connection
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 LAST_GAMES = 100  # training games whose mean is the score
-FIRST = 2  # line about the speed that counts, of one per minute: before it a machine may compile
-ALONE = {  # as connection._keep_to_this_machine
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_AUTH_TOKEN": "5e" * 32,
-    "RAY_USAGE_STATS_ENABLED": "0",
+FIRST = 2  # line about the speed that counts, of one per minute: before it a machine may begin
+ALONE = {  # as connection.find
+    **connection.SETTINGS, **connection.ALONE, "RAY_AUTH_TOKEN": "5e" * 32,
     "RAY_worker_niceness": "0",
-}
+}  # fmt: skip
 PROGRESS = re.compile(
     r"agent steps (\d+), ([\d.]+) steps/s, .* training games"
     r".*?(?:, ([\d.]+) s behind, ([\d.]+) MB/s)?$"

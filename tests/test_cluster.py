@@ -106,6 +106,19 @@ def test_a_machine_that_has_left_keeps_its_steps_and_is_no_longer_diverged():
     assert (reply.news.alive, reply.normalizer.tolist()) == (0, [0, 0, 0])
 
 
+def test_what_comes_late_from_a_machine_that_has_left_counts_and_does_not_bring_it_back():
+    server = ParameterServer(np.zeros(1, np.float32), {})
+    server.exchange(1, 1, report(10, mean=4.0), np.ones(1, np.float32))
+    server.leave(1, ("diverged", "workers"))
+    server.exchange(1, 2, report(12, mean=4.0), np.ones(1, np.float32))
+    reply = server.exchange(DRIVER, 1, report(), np.zeros(1, np.float32))
+    assert reply.weights.tolist() == [2]
+    assert reply.others == {"steps": 12, "workers": 0, "diverged": 0, "number": 2}
+    assert (reply.news.alive, reply.normalizer.tolist()) == (0, [0, 0, 0])
+    assert reply.news.behind < 1.0
+    assert reply.news.exchanges == 2  # the driver's own is none
+
+
 def test_traffic_is_that_of_the_last_seconds_and_of_one_server():
     seen = []
     for newest in ((0.0, 5), (4.0, 6), (10.0, 9), (11.0, 12)):
@@ -117,21 +130,16 @@ def test_traffic_is_that_of_the_last_seconds_and_of_one_server():
 # ---------------------------------------------------------------------------------------------
 # Several machines
 
-ALONE = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on 127.0.0.1 alone
-    "RAY_AUTH_MODE": "token",
-    "RAY_AUTH_TOKEN": "5e" * 32,
-    "RAY_worker_niceness": "0",
-}
-
-
 @pytest.fixture
 def machines(monkeypatch):
     """Makes a Ray cluster of so many nodes, all of them here, and this process its driver."""
     folder = tempfile.mkdtemp()  # a short name: sockets lie there
-    for name, value in {**connection.SETTINGS, **ALONE, "RAY_TMPDIR": folder}.items():
+    for name, value in {**two_machines.ALONE, "RAY_TMPDIR": folder}.items():
         monkeypatch.setenv(name, value)
     ray = pytest.importorskip("ray")
+    import exchange
+
+    monkeypatch.setattr(exchange, "EXCHANGE_SECONDS", 0.5)  # of a driver that has no update yet
     from ray.cluster_utils import Cluster
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -192,8 +200,11 @@ class RecallRun:
         self.best = -1.0
 
     def __enter__(self):
+        before = self.server.parameter.detach().clone()
         self.cluster.start()
-        self.wait_for(lambda: self.updates_of_others() > 0)  # what is learned is learned together
+        # What is learned is learned together: others change the weights here.
+        self.wait_for(lambda: self.updates_of_others() > 0)
+        self.wait_for(lambda: not torch.equal(self.server.parameter, before))
         self.processes.start()
         return self
 
@@ -201,6 +212,13 @@ class RecallRun:
         self.cluster.stop()
         self.processes.stop(self.server)
         self.cluster.finish(self.logger)
+
+    def assert_one_set_of_weights(self) -> None:
+        """After the end: the driver has what the server has."""
+        import ray
+
+        there = ray.get(self.cluster.exchanger.server.current.remote())
+        assert np.abs(self.server.parameter.detach().numpy() - there).max() < 1e-5
 
     def totals(self) -> dict[int, dict[str, float]]:
         return self.cluster.exchanger.news.totals
@@ -257,19 +275,17 @@ def test_three_machines_learn_recall_and_count_together(machines):
     _, *measured = map(float, two_machines.PROGRESS.search(line).groups())
     assert min(measured) > 0.0  # steps/s, s behind, MB/s
     assert run.best >= 0.9
+    run.assert_one_set_of_weights()
     assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())
     games = sum(totals["games"] for totals in run.totals().values())
     assert run.server.figures["games"].sum() == games > 0
     assert [line for line in run.lines if "lost" in line or "died" in line] == []
 
 
-def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machines, monkeypatch):
+def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machines):
     """In the end with other packages, so that it may no longer take part."""
     machines(2)
     import ray
-
-    import cluster
-    from machine import versions
 
     with RecallRun() as run:
         before = run.server.steps
@@ -281,10 +297,10 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machine
         assert run.server.steps > before
         [member] = run.cluster.members.values()
         ray.kill(member.actor)
-        run.wait_for_line("machine 1 (127.0.0.1) failed")
+        run.wait_for_line("machine 1 (127.0.0.1) failed: ")
         run.wait_for(lambda: run.totals().get(2, {}).get("updates", 0) > 0)
         run.wait_for(run.has_learned)
-        monkeypatch.setattr(cluster, "versions", lambda: {**versions(), "ray": "2.0"})
+        run.cluster.versions = {**run.cluster.versions, "ray": "2.0"}
         [member] = run.cluster.members.values()
         ray.kill(member.actor)
         run.wait_for_line(
@@ -292,6 +308,7 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machine
             "but the driver's machine ray 2.0; the run goes on with 1 machine"
         )
     assert run.best >= 0.9
+    run.assert_one_set_of_weights()
     assert least_updates(run) > 0
     assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())
 
@@ -326,6 +343,7 @@ def test_a_cluster_of_this_machine_listens_here_alone_and_ends_with_the_run(tmp_
 WRONG = {
     "--ray 127.0.0.1:1": "127.0.0.1:1: no Ray cluster answers there",
     "--machines 2": "--machines counts those of a Ray cluster; add --ray",
+    "--ray --machines 2": "--machines 2: this machine is in no Ray cluster; see `ray start`, or",
 }
 
 

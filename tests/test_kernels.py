@@ -484,7 +484,6 @@ def test_single_dead_channels():
     check(model, Case(model, random_pictures(2, 2)))
 
 
-@fast_only
 @pytest.mark.parametrize("kind", [PlainNetwork, pytest.param(FastNetwork, marks=fast_only)])
 def test_after_its_gradient_a_rollout_is_forgotten(kind):
     model = make_model()
