@@ -81,8 +81,11 @@ def of_the_run() -> list[int]:
 
 
 def kill(title: str, number: int = signal.SIGKILL) -> int:
-    """Send a signal to the process of this title; its id."""
-    [pid] = descendants(title)
+    """Send a signal to the process of this title, once there is one; its id."""
+    deadline = time.monotonic() + 10
+    while not (found := descendants(title)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    [pid] = found
     os.kill(pid, number)
     return pid
 
