@@ -131,18 +131,20 @@ def again_and_again(
     folder: Path,
     outcome: Outcome,
     times: int,
-    hit: Callable[[Training, Nodes], Callable[[], bool]],
+    hit: Callable[[Training, Nodes], None],
+    machines: int = 2,
 ) -> Outcome:
-    """Inject into one run that goes on; hit returns what has to come true before it is whole."""
+    """Inject into one run that goes on; hit returns when the log has said so.
+
+    machines: that are left then; where it is one, another joins before the next.
+    """
     with nodes() as both, training(folder, *OPTIONS, "--ray", both.cluster.address) as run:
         learn(run)
         for _ in range(times):
-            time.sleep(random.random())
+            time.sleep(random.random())  # any moment of an exchange
             before, start = run.steps(), time.monotonic()
             outcome.injected += 1
-            machines = 1 if (healed := hit(run, both)) is None else 2
-            if healed:
-                run.wait_for(healed, "it is said")
+            hit(run, both)
             outcome.seconds = max(outcome.seconds, time.monotonic() - start)
             learn(run, machines)
             outcome.lost_steps = max(outcome.lost_steps, before - run.steps())
@@ -154,35 +156,32 @@ def again_and_again(
         return outcome
 
 
-def more(run: Training, text: str) -> Callable[[], bool]:
-    """Whether the log has this once more than now."""
+def wait_for_line(run: Training, text: str, inject: Callable[[], object]) -> None:
+    """Inject, and wait until the log has this once more than before."""
     before = run.text().count(text)
-    return lambda: run.text().count(text) > before
+    inject()
+    run.wait_for(lambda: run.text().count(text) > before, text)
 
 
 def machine_lost_and_another_joins(folder: Path, times: int) -> Outcome:
     def hit(run: Training, both: Nodes) -> None:
-        said = more(run, "is lost: ")
-        both.leave()
-        run.wait_for(said, "it is lost")
+        wait_for_line(run, "is lost: ", both.leave)
 
-    return again_and_again(folder, Outcome("a machine lost; then another joins"), times, hit)
+    outcome = Outcome("a machine lost; then another joins")
+    return again_and_again(folder, outcome, times, hit, machines=1)
 
 
 def machine_process_killed(folder: Path, times: int) -> Outcome:
-    def hit(run: Training, both: Nodes) -> Callable[[], bool]:
-        said = more(run, "starting it anew")
-        kill("ray::Machine")
-        return said
+    def hit(run: Training, both: Nodes) -> None:
+        wait_for_line(run, "starting it anew", lambda: kill("ray::Machine"))
 
     return again_and_again(folder, Outcome("kill -9 of a machine's process"), times, hit)
 
 
 def server_killed(folder: Path, times: int) -> Outcome:
-    def hit(run: Training, both: Nodes) -> Callable[[], bool]:
-        said = more(run, "the parameter server died; another goes on")
-        kill("ray::ParameterServer")
-        return said
+    def hit(run: Training, both: Nodes) -> None:
+        said = "the parameter server died; another goes on"
+        wait_for_line(run, said, lambda: kill("ray::ParameterServer"))
 
     return again_and_again(folder, Outcome("kill -9 of the parameter server"), times, hit)
 
@@ -190,7 +189,7 @@ def server_killed(folder: Path, times: int) -> Outcome:
 def machine_stands_still(folder: Path, times: int) -> Outcome:
     """Its process; its worker goes on and is not heard of. The driver's is what is looked at."""
 
-    def hit(run: Training, both: Nodes) -> Callable[[], bool]:
+    def hit(run: Training, both: Nodes) -> None:
         machine = kill("ray::Machine", signal.SIGSTOP)
         before = len(steps_per_machines(run))
         time.sleep(10)
@@ -198,7 +197,6 @@ def machine_stands_still(folder: Path, times: int) -> Outcome:
         os.kill(machine, signal.SIGCONT)
         if steps[-1] <= steps[0]:
             raise RuntimeError("the others waited for it")
-        return lambda: True
 
     outcome = Outcome("a machine's process stopped for 10 s", note="the others go on")
     return again_and_again(folder, outcome, times, hit)

@@ -27,7 +27,7 @@ import connection
 PROJECT = Path(__file__).resolve().parent.parent
 
 LAST_GAMES = 100  # training games whose mean is the score
-FIRST = 2  # line about the speed that counts, of one per minute: before it a machine may begin
+FIRST = 2  # line about the speed that counts, of one per minute: until then machines join
 ALONE = {  # as connection.find
     **connection.SETTINGS, **connection.ALONE, "RAY_AUTH_TOKEN": "5e" * 32,
     "RAY_worker_niceness": "0",

@@ -130,6 +130,7 @@ def test_traffic_is_that_of_the_last_seconds_and_of_one_server():
 # ---------------------------------------------------------------------------------------------
 # Several machines
 
+
 @pytest.fixture
 def machines(monkeypatch):
     """Makes a Ray cluster of so many nodes, all of them here, and this process its driver."""
