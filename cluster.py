@@ -18,13 +18,13 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from exchange import Exchanger, Messages
+from exchange import SILENT_SECONDS, Exchanger, Messages
 from group import MAX_REPLACEMENTS, REPLACEMENT_SECONDS
 from hogwild import DIVERGED, WORKERS, Hogwild
 from machine import LAST_SECONDS, Job, Machine, versions
 from model import make_model
 from parameter_server import DRIVER, SERVER, News, ParameterServer, recent_counts
-from processes import Pulse
+from processes import FIRST_STEP_SECONDS, Pulse
 from utils import available_cores, count
 
 LOOK_SECONDS = 1  # between two looks at who is there
@@ -40,6 +40,7 @@ class Member(NamedTuple):
     number: int
     actor: ray.actor.ActorHandle
     result: ray.ObjectRef  # of Machine.train
+    pulse: Pulse  # of its exchanges
 
 
 class Cluster:
@@ -60,6 +61,7 @@ class Cluster:
     ):
         """count_alive: how many workers live on the driver's machine."""
         self.hogwild, self.args = hogwild, args
+        self.left: tuple[int, ...] = ()  # numbers of machines that have gone
         self.versions = versions()  # of the files that the machines get, whatever is edited later
         self.make_env, self.num_actions = make_env, num_actions
         self.messages: list[tuple[int, str]] = []  # for the log: level, text
@@ -68,6 +70,7 @@ class Cluster:
             DRIVER, hogwild, make_model(num_actions, args.hidden_size), args.exchange_updates,
             self._start_server(hogwild.parameter.detach().numpy(), {}), self._replace_server,
             count_alive, Messages(), hogwild.stop, on_news=self._take_news,
+            on_silence=self._end_server,
         )  # fmt: skip
         self.traffic: list[tuple[float, int]] = []  # see recent_counts
         self.members: dict[str, Member] = {}  # by node
@@ -75,6 +78,7 @@ class Cluster:
         self.failed = ""  # why the run cannot go on
         self.looks = 0  # at who is there; the head of the cluster answered
         self.pulse = Pulse()  # of these
+        self.heard: News | None = None  # of the last look
         self.refused: set[str] = set()  # nodes that can take no part
         self.names: list[str] = ["this machine"]  # of all that ever took part, by number
         self.ending = threading.Event()
@@ -126,9 +130,10 @@ class Cluster:
         """Wait for the last differences of all machines. The driver's own processes have ended."""
         self.keeper.join(LOOK_SECONDS)
         ended = self._ended(self.stopped_at + STOP_SECONDS - time.monotonic())
-        for number, _, result in list(self.members.values()):
-            if result not in ended:
-                self._say(f"{self.names[number]} did not stop in time; its last updates are lost")
+        for member in list(self.members.values()):
+            if member.result not in ended:
+                name = self.names[member.number]
+                self._say(f"{name} did not stop in time; its last updates are lost")
         if self.failed:
             self.exchanger.ending.set()
         elif not self.exchanger.finish(LAST_SECONDS):
@@ -142,30 +147,34 @@ class Cluster:
         actor = ray.remote(ParameterServer).options(
             name=SERVER, num_cpus=0, scheduling_strategy=here
         )
-        return actor.remote(weights, totals)
+        return actor.remote(weights, (DIVERGED, WORKERS), totals, self.left)
 
-    def _replace_server(
-        self, exchanger: Exchanger, error: ActorDiedError
-    ) -> ray.actor.ActorHandle:
-        """Another one, with what the driver was told last."""
+    def _end_server(self, exchanger: Exchanger) -> None:
+        """It stands still: another is to take its place."""
+        if not self.failed:
+            self._say(f"the parameter server is silent for {SILENT_SECONDS} s; killing it")
+            ray.kill(exchanger.server)
+
+    def _replace_server(self, exchanger: Exchanger, error: ActorDiedError) -> None:
+        """Start another one, with what the driver was told last."""
         if self.failed:
-            return exchanger.server
+            return
         ray.kill(exchanger.server)  # or its name is taken for good if its process was killed
-        totals = exchanger.news.totals if exchanger.news else {}
-        there = {DRIVER, *(member.number for member in list(self.members.values()))}
-        for number in totals.keys() - there:  # as `leave` does, which may not have been heard
-            totals[number] |= {DIVERGED: 0.0, WORKERS: 0.0}
+        left, totals = self.left, exchanger.news.totals if exchanger.news else {}
         try:
             server = self._start_server(exchanger.known, totals)
         except ValueError:  # the name is not yet free
-            return exchanger.server
+            return
+        exchanger.server = server
+        # Whoever said meanwhile that a machine has left or that the run ends, told the dead one.
+        for number in self.left[len(left) :]:
+            server.leave.remote(number)
         if CREATION in str(error) or self._too_often("the server"):
             self.failed = f"the parameter server cannot live: {_line(error)}"
         ago = time.monotonic() - exchanger.exchanged
         self._say(f"the parameter server died; another goes on with the weights of {ago:.1f} s ago")
         if self.ending.is_set():
             server.stop.remote()
-        return server
 
     # The machines. What follows is for the thread `keeper`.
 
@@ -187,6 +196,21 @@ class Cluster:
                 if member.result in ended:
                     del self.members[node]
                     self._bury(node, member, node in nodes)
+            self._end_silent_machines()
+
+    def _end_silent_machines(self) -> None:
+        """What is killed here has ended at the next look, and is started anew."""
+        news = self.exchanger.news
+        if news is self.heard:  # while the server says nothing, machines cannot be heard, either
+            return
+        self.heard = news
+        for member in self.members.values():
+            number = news.totals.get(member.number, {}).get("number", 0)
+            member.pulse.stands_still(number, time.monotonic())
+            limit = SILENT_SECONDS if number else FIRST_STEP_SECONDS
+            if member.pulse.still > limit:
+                self._say(f"{self.names[member.number]} is silent for {limit} s; killing it")
+                ray.kill(member.actor)
 
     def _ended(self, seconds: float) -> list[ray.ObjectRef]:
         """Results of the machines that have ended, or of all as soon as they have."""
@@ -214,12 +238,13 @@ class Cluster:
         )  # fmt: skip
         self.names.append(f"machine {number} ({node['NodeManagerAddress']})")
         result = actor.train.remote(number, workers, job, self.exchanger.server)
-        self.members[node["NodeID"]] = Member(number, actor, result)
+        self.members[node["NodeID"]] = Member(number, actor, result, Pulse())
         self._say(f"{self.names[number]} starts {count(workers, 'worker')}", logging.INFO)
 
     def _bury(self, node: str, member: Member, is_there: bool) -> None:
         """A machine takes part no more."""
-        self.exchanger.server.leave.remote(member.number, (DIVERGED, WORKERS))
+        self.left = (*self.left, member.number)
+        self.exchanger.server.leave.remote(member.number)
         try:
             reason = ray.get(member.result)
         except RayError as error:

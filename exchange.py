@@ -24,6 +24,7 @@ from parameter_server import News, Reply, Report
 POLL_SECONDS = 0.01
 REPORT_SECONDS = 0.5  # between two reports, at most
 EXCHANGE_SECONDS = 10  # between two exchanges, however few updates there were
+SILENT_SECONDS = 120  # after which a server or a machine that says nothing counts as dead
 
 
 class Messages(logging.Handler):
@@ -47,8 +48,9 @@ class Exchanger(threading.Thread):
     machine: its number.  hogwild: what its processes share; nobody trains yet.
     model: of its own, to see whether weights are of use.
     every: updates of this machine after which it exchanges.
-    server: the actor.  replace_server: called with the exchanger and the reason if that has died;
-        gives another, or the same if there is none yet.
+    server: the actor.  replace_server: called with the exchanger and the reason if that has died,
+        to give it another if there is one.  on_silence: called with the exchanger if it says
+        nothing.
     count_alive: how many workers live.  messages: for the driver's log.
     on_stop: called when the run is to end, maybe more than once.
     games: finished games of this machine; None for the driver, which writes down its own.
@@ -62,18 +64,19 @@ class Exchanger(threading.Thread):
         model: nn.Module,
         every: int,
         server: ray.actor.ActorHandle,
-        replace_server: Callable[["Exchanger", ActorDiedError], ray.actor.ActorHandle],
+        replace_server: Callable[["Exchanger", ActorDiedError], None],
         count_alive: Callable[[], int],
         messages: Messages,
         on_stop: Callable[[], None],
         games: FinishedGames | None = None,
         on_news: Callable[[News], None] = lambda news: None,
+        on_silence: Callable[["Exchanger"], None] = lambda exchanger: None,
     ):
         super().__init__(name="exchange", daemon=True)
         self.machine, self.hogwild, self.every = machine, hogwild, every
         self.server, self.replace_server = server, replace_server
         self.count_alive, self.messages, self.games = count_alive, messages, games
-        self.on_stop, self.on_news = on_stop, on_news
+        self.on_stop, self.on_news, self.on_silence = on_stop, on_news, on_silence
         self.row = len(hogwild.normalizers) - 1
         hogwild.figures[WORKERS][self.row] = 0
         self.model, self.private = model, flatten_parameters(model)[0]
@@ -175,7 +178,7 @@ class Exchanger(threading.Thread):
             except ActorUnavailableError:
                 time.sleep(POLL_SECONDS)
             except ActorDiedError as error:
-                self.server = self.replace_server(self, error)
+                self.replace_server(self, error)
                 time.sleep(POLL_SECONDS)
             given_up = self.ending.is_set() and self.deadline == float("inf")
             if reply is None and (given_up or time.monotonic() > self.deadline):
@@ -187,12 +190,14 @@ class Exchanger(threading.Thread):
         return reply
 
     def _wait(self, answer: ray.ObjectRef) -> Reply | None:
-        while True:
+        for _ in range(SILENT_SECONDS):  # counted so, time in which this machine sleeps is none
             try:
                 return ray.get(answer, timeout=min(1.0, max(0.0, self.deadline - time.monotonic())))
             except GetTimeoutError:
                 if time.monotonic() > self.deadline:
                     return None
+        self.on_silence(self)
+        return None
 
     def _own_normalizer(self) -> np.ndarray:
         begun = self.hogwild.normalizers[: self.row]

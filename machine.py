@@ -1,5 +1,6 @@
 """What a machine does that is not the driver's: an actor of Ray with workers of its own."""
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -17,9 +18,10 @@ import gymnasium as gym
 import numpy as np
 import ray
 import torch
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, GetTimeoutError
 
 import checkpoint
+import exchange
 import network
 from exchange import Exchanger, Messages
 from group import Processes
@@ -84,7 +86,7 @@ class Machine:
         args.seed = int(seeds.generate_state(1, np.uint64)[0] >> 1)
         torch.set_num_threads(1)
         model = make_model(job.num_actions, args.hidden_size)
-        weights = torch.from_numpy(np.array(ray.get(server.current.remote())))
+        weights = torch.from_numpy(_weights_of(server))
         one = args.shared_optimizer
         hogwild = Hogwild(
             weights,
@@ -134,12 +136,20 @@ class Machine:
         return "" if healthy else "its workers died too often"
 
 
-def _find_server(exchanger: Exchanger, error: ActorDiedError) -> ray.actor.ActorHandle:
-    """The server that the driver has put in the place of a dead one; the dead one until then."""
+def _weights_of(server: ray.actor.ActorHandle) -> np.ndarray:
     try:
-        return ray.get_actor(SERVER)
-    except ValueError:
-        return exchanger.server
+        return np.array(ray.get(server.current.remote(), timeout=exchange.SILENT_SECONDS))
+    except GetTimeoutError:
+        raise RuntimeError(
+            f"no answer of the parameter server in {exchange.SILENT_SECONDS} s; does a firewall "
+            "shut off ports of the driver's machine?"
+        ) from None
+
+
+def _find_server(exchanger: Exchanger, error: ActorDiedError) -> None:
+    """Take the server that the driver has put in the place of a dead one, as soon as it has."""
+    with contextlib.suppress(ValueError):
+        exchanger.server = ray.get_actor(SERVER)
 
 
 def _dealt(states: Sequence[dict], number: int) -> list[dict]:

@@ -8,6 +8,8 @@ Reference: Dean et al. (2012), "Large Scale Distributed Deep Networks", Downpour
 """
 
 import time
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -62,21 +64,31 @@ def recent_counts(
 class ParameterServer:
     """Owner of the weights (P,) and of what each machine has counted.
 
-    totals: of each machine, where this server takes the place of another one.
+    states: names of the totals that say how a machine is, not what it has done.
+    totals, left: of all machines, and those that have gone, where it takes another one's place.
     """
 
-    def __init__(self, weights: np.ndarray, totals: dict[int, dict[str, float]]):
+    def __init__(
+        self,
+        weights: np.ndarray,
+        states: tuple[str, ...] = (),
+        totals: Mapping[int, dict[str, float]] = MappingProxyType({}),
+        left: Iterable[int] = (),
+    ):
         self.weights = np.array(weights)  # a copy: what Ray hands over is read-only
         self.totals = dict(totals)
         self.normalizers: dict[int, np.ndarray] = {}  # of the machines that take part
         self.alive: dict[int, int] = {}
         self.exchanged: dict[int, float] = {}  # when
-        self.left: dict[int, tuple[str, ...]] = {}  # see leave
+        self.states = states
+        self.left: set[int] = set()
         self.exchanges = 0
         self.games: list[tuple[float, int]] = []  # that the driver has yet to take
         self.messages: list[tuple[int, int, str]] = []
         self.taken: tuple[list, list] = [], []  # what it was given last
         self.stopping = False
+        for machine in left:
+            self.leave(machine)
 
     def exchange(
         self, machine: int, number: int, report: Report, change: np.ndarray | None = None
@@ -101,7 +113,7 @@ class ParameterServer:
                 self.games, self.messages = [], []
         self.totals[machine] = {**report.totals, "number": number}
         if machine in self.left:  # what was under way when it went
-            self.totals[machine] |= dict.fromkeys(self.left[machine], 0.0)
+            self.totals[machine] |= dict.fromkeys(self.states, 0.0)
         else:
             self.normalizers[machine] = report.normalizer
             self.alive[machine] = report.alive
@@ -138,14 +150,11 @@ class ParameterServer:
         """The weights, (P,), for a machine that joins."""
         return self.weights
 
-    def leave(self, machine: int, states: tuple[str, ...]) -> None:
-        """A machine has gone: what it has done stays.
-
-        states: names of the totals that say how it is, not what it has done.
-        """
-        self.left[machine] = states
+    def leave(self, machine: int) -> None:
+        """A machine has gone: what it has done stays."""
+        self.left.add(machine)
         if machine in self.totals:
-            self.totals[machine] |= dict.fromkeys(states, 0.0)
+            self.totals[machine] |= dict.fromkeys(self.states, 0.0)
         for table in (self.normalizers, self.alive, self.exchanged):
             table.pop(machine, None)
 

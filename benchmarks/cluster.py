@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--hidden-size", type=int, default=512)
     args = parser.parse_args()
     size = sum(p.numel() for p in make_model(6, args.hidden_size).parameters())
-    server = ParameterServer(np.zeros(size, np.float32), {})
+    server = ParameterServer(np.zeros(size, np.float32))
     change = np.full(size, 1e-9, np.float32)
     report = Report({"workers": 1.0}, np.zeros(3), 1, [], [])
     times = []

@@ -29,7 +29,7 @@ from hogwild import Hogwild
 from model import flatten_parameters, make_model
 from monitor import Figures, Snapshot
 from network import compile_kernels
-from parameter_server import DRIVER, SERVER, ParameterServer, Report, recent_counts
+from parameter_server import DRIVER, ParameterServer, Report, recent_counts
 from player import play_games
 from processes import child_context
 from run import make_optimizer
@@ -40,10 +40,14 @@ PROJECT = Path(options.__file__).parent
 
 sys.path.append(str(PROJECT / "benchmarks"))
 
+import cluster_faults  # noqa: E402
 import two_machines  # noqa: E402
 
 # ---------------------------------------------------------------------------------------------
 # The parameter server by itself
+
+
+STATES = ("diverged", "workers")
 
 
 def report(steps: float = 0.0, workers: int = 1, mean: float = 0.0, games=()) -> Report:
@@ -55,7 +59,7 @@ def report(steps: float = 0.0, workers: int = 1, mean: float = 0.0, games=()) ->
 
 
 def test_what_two_machines_changed_is_added_and_each_is_told_what_the_other_did():
-    server = ParameterServer(np.zeros(2, np.float32), {})
+    server = ParameterServer(np.zeros(2, np.float32))
     first = server.exchange(1, 1, report(10, games=[(5.0, 3)]), np.array([1, 0], np.float32))
     second = server.exchange(2, 1, report(20, workers=3), np.array([1, 2], np.float32))
     assert (first.others, first.stop) == ({}, False)
@@ -69,13 +73,13 @@ def test_what_two_machines_changed_is_added_and_each_is_told_what_the_other_did(
 
 
 def test_an_exchange_that_comes_again_adds_nothing_and_gives_the_same_games():
-    server = ParameterServer(np.zeros(1, np.float32), {})
+    server = ParameterServer(np.zeros(1, np.float32))
     for _ in range(2):
         reply = server.exchange(1, 1, report(10, games=[(5.0, 3)]), np.ones(1, np.float32))
         assert reply.weights.tolist() == [1]
     for _ in range(2):
         assert server.exchange(DRIVER, 1, report()).news.games == [(5.0, 3)]
-    successor = ParameterServer(server.weights, server.totals)
+    successor = ParameterServer(server.weights, totals=server.totals)
     reply = successor.exchange(1, 1, report(10), np.ones(1, np.float32))
     assert reply.weights.tolist() == [1]
     assert successor.exchange(DRIVER, 2, report()).others["steps"] == 10
@@ -83,14 +87,14 @@ def test_an_exchange_that_comes_again_adds_nothing_and_gives_the_same_games():
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_change_that_is_not_finite_is_never_added(number):
-    server = ParameterServer(np.zeros(2, np.float32), {})
+    server = ParameterServer(np.zeros(2, np.float32))
     reply = server.exchange(1, 1, report(), np.array([1, number], np.float32))
     assert reply.refused
     assert reply.weights.tolist() == [0, 0]
 
 
 def test_the_normalizer_of_the_others_is_the_mean_over_their_workers_that_have_begun():
-    server = ParameterServer(np.zeros(1, np.float32), {})
+    server = ParameterServer(np.zeros(1, np.float32))
     server.exchange(1, 1, report(workers=3, mean=4.0))
     server.exchange(2, 1, report(workers=1, mean=8.0))
     server.exchange(3, 1, report(workers=9))  # has not begun
@@ -98,18 +102,25 @@ def test_the_normalizer_of_the_others_is_the_mean_over_their_workers_that_have_b
 
 
 def test_a_machine_that_has_left_keeps_its_steps_and_is_no_longer_diverged():
-    server = ParameterServer(np.zeros(1, np.float32), {})
+    server = ParameterServer(np.zeros(1, np.float32), STATES)
     server.exchange(1, 1, report(10, mean=4.0))
-    server.leave(1, ("diverged", "workers"))
+    server.leave(1)
     reply = server.exchange(DRIVER, 1, report())
     assert reply.others == {"steps": 10, "workers": 0, "diverged": 0, "number": 1}
     assert (reply.news.alive, reply.normalizer.tolist()) == (0, [0, 0, 0])
 
 
-def test_what_comes_late_from_a_machine_that_has_left_counts_and_does_not_bring_it_back():
-    server = ParameterServer(np.zeros(1, np.float32), {})
+@pytest.mark.parametrize("server_died", [False, True])
+def test_what_comes_late_from_a_machine_that_has_left_counts_and_does_not_bring_it_back(
+    server_died,
+):
+    server = ParameterServer(np.zeros(1, np.float32), STATES)
     server.exchange(1, 1, report(10, mean=4.0), np.ones(1, np.float32))
-    server.leave(1, ("diverged", "workers"))
+    if server_died:
+        server = ParameterServer(server.weights, STATES, server.totals, left=[1])
+        server.exchanges = 1
+    else:
+        server.leave(1)
     server.exchange(1, 2, report(12, mean=4.0), np.ones(1, np.float32))
     reply = server.exchange(DRIVER, 1, report(), np.zeros(1, np.float32))
     assert reply.weights.tolist() == [2]
@@ -178,10 +189,11 @@ RECALL = (
 class RecallRun:
     """Recall on all machines of a cluster, one worker with 4 games on each; see test_train.py."""
 
-    def __init__(self):
+    def __init__(self, machines: int | None = None):
         from cluster import Cluster  # imports Ray
 
         args = options.complete(options.build_parser().parse_args(RECALL.split()))
+        args.machines = machines
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
         self.model = make_model(2, args.hidden_size)
@@ -266,8 +278,10 @@ def test_three_machines_learn_recall_and_count_together(machines):
     assert {"machine.py", "config.json", "recipes.toml"} <= set(names)
     assert any(name.endswith(".nbc") for name in names) == kernels.HAVE_NUMBA
     assert [name for name in names if name.startswith(("tests", "trained_models", "demo"))] == []
-    with RecallRun() as run:
+    with RecallRun(machines=2) as run:
         before = Snapshot.of(run.server)
+        assert len(run.cluster.members) == 1
+        run.cluster.args.machines = 3
         run.wait_for(run.has_learned)
         run.wait_for(lambda: len(run.totals()) == 3 and least_updates(run) > 0)
         figures, summary = Figures.between(before, Snapshot.of(run.server)), run.cluster.summary()
@@ -283,29 +297,41 @@ def test_three_machines_learn_recall_and_count_together(machines):
     assert [line for line in run.lines if "lost" in line or "died" in line] == []
 
 
-def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machines):
-    """In the end with other packages, so that it may no longer take part."""
+def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
+    machines, monkeypatch
+):
+    """Both stand still, too; in the end one has other packages, and may no longer take part."""
     machines(2)
     import ray
 
+    import cluster
+    import exchange
+
+    monkeypatch.setattr(exchange, "SILENT_SECONDS", 5)
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 5)
     with RecallRun() as run:
         before = run.server.steps
-        server = ray.get_actor(SERVER)
-        os.kill(ray.get(server.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
-        run.wait_for_line("the parameter server died; another goes on")
-        others = run.updates_of_others()
-        run.wait_for(lambda: run.updates_of_others() > others)
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            run.lines.clear()
+            cluster_faults.kill("ray::ParameterServer", number)
+            run.wait_for_line("the parameter server died; another goes on")
+            others = run.updates_of_others()
+            run.wait_for(lambda n=others: run.updates_of_others() > n)
+        assert "the parameter server is silent for 5 s; killing it" in run.lines
         assert run.server.steps > before
-        [member] = run.cluster.members.values()
-        ray.kill(member.actor)
-        run.wait_for_line("machine 1 (127.0.0.1) failed: ")
-        run.wait_for(lambda: run.totals().get(2, {}).get("updates", 0) > 0)
+        run.server.parameter.detach()[7] = torch.nan
+        run.wait_for_line("diverged; what was changed since the last exchange is dropped")
+        for machine, number in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
+            cluster_faults.kill("ray::Machine", number)
+            run.wait_for_line(f"machine {machine} (127.0.0.1) failed: ")
+            run.wait_for(lambda n=machine + 1: run.totals().get(n, {}).get("updates", 0) > 0)
+        assert "machine 2 (127.0.0.1) is silent for 5 s; killing it" in run.lines
         run.wait_for(run.has_learned)
         run.cluster.versions = {**run.cluster.versions, "ray": "2.0"}
         [member] = run.cluster.members.values()
         ray.kill(member.actor)
         run.wait_for_line(
-            f"machine 3 (127.0.0.1) is lost: it has ray {ray.__version__}, "
+            f"machine 4 (127.0.0.1) is lost: it has ray {ray.__version__}, "
             "but the driver's machine ray 2.0; the run goes on with 1 machine"
         )
     assert run.best >= 0.9
