@@ -16,7 +16,7 @@ import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 from torch import nn
 
-from hogwild import DIVERGED, OF_GAMES, WORKERS, FinishedGames, Hogwild
+from hogwild import DIVERGED, OF_GAMES, FinishedGames, Hogwild
 from model import flatten_parameters
 from network import has_diverged
 from parameter_server import News, Reply, Report
@@ -78,7 +78,6 @@ class Exchanger(threading.Thread):
         self.count_alive, self.messages, self.games = count_alive, messages, games
         self.on_stop, self.on_news, self.on_silence = on_stop, on_news, on_silence
         self.row = len(hogwild.normalizers) - 1
-        hogwild.figures[WORKERS][self.row] = 0
         self.model, self.private = model, flatten_parameters(model)[0]
         self.weights = hogwild.parameter.detach().numpy()  # (P,) in shared memory
         self.known = self.weights.copy()  # (P,) of the run, after the last exchange

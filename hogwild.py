@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from shared_optim import forget_as_one_of
+
 # What a worker counts: of all its steps, ...
 COUNTS = ("steps", "updates", "games")  # agent steps, updates, finished training games
 # ... sums over its updates (three means over the steps of one update; the deviation of an action's
@@ -82,8 +84,8 @@ class Hogwild:
     that worker, `evaluation` to the test process, `stop_flag` to the main process. Nothing can be
     held by a process that was killed.
 
-    In a run on several machines the last row is that of all workers of all other machines: their
-    counts since the run began, and the mean of their normalizers.
+    In a run on several machines there is one row more, that of all workers of all other machines:
+    their counts since the run began, and the mean of their normalizers.
 
     weights: (P,) first weights of the run.
     make_optimizer: called with [parameter]; torch.optim.Optimizer with a share_memory() method.
@@ -91,6 +93,7 @@ class Hogwild:
     optimizer_states: state dicts to continue from, one per optimizer.
     first_step, first_second: where a resumed run stands.
     max_steps: agent steps of the whole run after which it stops.
+    several_machines: whether others take part.
     ValueError: there is not enough shared memory, or a state does not fit.
     """
 
@@ -104,6 +107,7 @@ class Hogwild:
         first_step: int = 0,
         first_second: float = 0.0,
         max_steps: float = float("inf"),
+        several_machines: bool = False,
     ):
         self.parameter = nn.Parameter(weights.detach().clone())  # (P,)
         self.optimizers = [make_optimizer([self.parameter]) for _ in range(num_optimizers)]
@@ -117,6 +121,7 @@ class Hogwild:
             if found != {name: tensor.shape for name, tensor in fresh["state"][0].items()}:
                 raise ValueError("the saved state of the optimizer does not fit this run")
             optimizer.load_state_dict({**state, "param_groups": fresh["param_groups"]})
+        rows = num_workers + several_machines
         require_shared_memory(
             self.parameter.nbytes
             + sum(
@@ -125,17 +130,18 @@ class Hogwild:
                 for state in optimizer.state.values()
                 for tensor in state.values()
             )
-            + 8 * num_workers * GAMES_KEPT * len(OF_FINISHED)
+            + 8 * rows * GAMES_KEPT * len(OF_FINISHED)
         )
         self.parameter.share_memory_()
         for optimizer in self.optimizers:
             optimizer.share_memory()
-        self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES, DIVERGED, WORKERS), num_workers)
-        self.figures[WORKERS] = 1
+        self.figures = Table((*COUNTS, *OF_UPDATES, *OF_GAMES, DIVERGED, WORKERS), rows)
+        self.figures[WORKERS][:num_workers] = 1
+        self.workers_per_optimizer = num_workers / max(1, num_optimizers)
         # Game i of a worker, counted by its "games", is in place i % GAMES_KEPT.
-        self.finished = Table(OF_FINISHED, num_workers, GAMES_KEPT)
+        self.finished = Table(OF_FINISHED, rows, GAMES_KEPT)
         # Count, mean and standard deviation of environment.Normalizer, per worker.
-        self.normalizers = torch.zeros(num_workers, 3, dtype=torch.float64).share_memory_()
+        self.normalizers = torch.zeros(rows, 3, dtype=torch.float64).share_memory_()
         self.evaluation = Table(OF_EVALUATION)
         self.evaluation["last_score"] = self.evaluation["best_score"] = torch.nan
         self.stop_flag = torch.zeros(1, dtype=torch.uint8).share_memory_()
@@ -167,7 +173,9 @@ class Hogwild:
     def push(self, gradient: Tensor, rank: int, lr: float) -> None:
         """Apply one gradient, (P,) on any device, with one optimizer step of size lr."""
         optimizer = self.optimizers[rank % len(self.optimizers)]
-        optimizer.param_groups[0]["lr"] = lr  # this process's copy of the option
+        # This process's copies of the options.
+        optimizer.param_groups[0]["lr"] = lr
+        forget_as_one_of(optimizer, float(self.figures[WORKERS].sum()) / self.workers_per_optimizer)
         # `.grad` itself is private to each process. It is set anew for every update, so that no
         # gradient is applied twice.
         self.parameter.grad = gradient.to(self.parameter.device)

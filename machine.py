@@ -91,12 +91,13 @@ class Machine:
         hogwild = Hogwild(
             weights,
             functools.partial(make_optimizer, args),
-            workers + 1,
+            workers,
             1 if one else workers,
             _dealt(job.optimizers, 1 if one else workers),
             job.steps,
             job.seconds,
             args.max_steps or float("inf"),
+            several_machines=True,
         )
         hogwild.normalizers[:] = job.normalizer
         messages, logger = Messages(), logging.Logger("machine")

@@ -193,12 +193,13 @@ class Run:
         self.server = Hogwild(
             self.weights,
             functools.partial(make_optimizer, args),
-            args.workers + (args.ray is not None),  # the other machines are one more worker
+            args.workers,
             1 if args.shared_optimizer else args.workers,
             _as_list(resumed["optimizer"]) if resumed else [],
             resumed["steps"] if resumed else 0,
             resumed["seconds"] if resumed else 0.0,
             args.max_steps or math.inf,
+            several_machines=args.ray is not None,
         )
         self.server.normalizers[:] = torch.tensor(normalizer, dtype=torch.float64)
         self.outdated = ""  # why the best score of an earlier session does not count

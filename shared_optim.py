@@ -7,6 +7,23 @@ made it at its first step would make a private one.
 
 import torch
 
+MOST_PARTS = 10  # an average over fewer than a tenth of the updates would be noise
+
+
+def forget_as_one_of(optimizer: torch.optim.Optimizer, parts: float) -> None:
+    """Let its averages forget as one optimizer of the whole run would.
+
+    parts: of so many updates of the run, it sees one. With the decay of a single optimizer it would
+    remember `parts` times as much of the run: the large gradients of the beginning, for one, and
+    its steps stay small for as long (benchmarks/learning.md, "Several optimizers").
+    """
+    parts = min(parts, MOST_PARTS)
+    group, single = optimizer.param_groups[0], optimizer.defaults
+    if "betas" in single:
+        group["betas"] = tuple(beta**parts for beta in single["betas"])
+    if "alpha" in single:
+        group["alpha"] = single["alpha"] ** parts
+
 
 def _share(optimizer: torch.optim.Optimizer) -> None:
     for state in optimizer.state.values():

@@ -199,8 +199,9 @@ class RecallRun:
         self.model = make_model(2, args.hidden_size)
         self.weights, _ = flatten_parameters(self.model)
         self.server = Hogwild(
-            self.weights, functools.partial(make_optimizer, args), 2, max_steps=args.max_steps
-        )
+            self.weights, functools.partial(make_optimizer, args), 1, max_steps=args.max_steps,
+            several_machines=True,
+        )  # fmt: skip
         make_env = unseeded(Recall)
         self.processes = Processes(
             self.server, args, make_env, child_context(plain=False), StopSignal()

@@ -158,6 +158,38 @@ def test_push_steps_the_workers_own_optimizer_if_there_is_one_per_worker():
     assert steps == [0, 1, 2]
 
 
+AVERAGES = {SharedAdam: ("exp_avg", "exp_avg_sq"), SharedRMSprop: ("square_avg",)}
+
+
+@pytest.mark.parametrize("make", AVERAGES)
+@pytest.mark.parametrize(
+    ("workers", "optimizers", "others"), [(2, 2, 0), (3, 1, 6), (1, 1, 1), (2, 2, 2)]
+)
+def test_one_of_several_optimizers_forgets_as_a_single_one_would(make, workers, optimizers, others):
+    """others: workers of other machines. After 5 updates of each optimizer, all the same."""
+    server = Hogwild(
+        torch.zeros(2), make, workers, optimizers, several_machines=others > 0
+    )  # fmt: skip
+    if others:
+        server.figures["workers"][-1] = others
+    parts = (workers + others) * optimizers // workers  # of the run's updates, it sees one
+    single = Hogwild(torch.zeros(2), make, num_workers=1)
+    for _ in range(5):
+        server.push(torch.tensor([1.0, -2.0]), rank=0, lr=1e-3)
+    for _ in range(5 * parts):
+        single.push(torch.tensor([1.0, -2.0]), rank=0, lr=1e-3)
+    for name in AVERAGES[make]:
+        found, expected = (s.optimizers[0].state[s.parameter][name] for s in (server, single))
+        torch.testing.assert_close(found, expected)
+
+
+def test_an_average_is_over_a_tenth_of_the_usual_updates_at_least():
+    server = Hogwild(torch.zeros(2), SharedAdam, num_workers=64, num_optimizers=64)
+    server.push(torch.ones(2), rank=0, lr=1e-3)
+    betas = server.optimizers[0].param_groups[0]["betas"]
+    assert betas == pytest.approx((0.9**10, 0.999**10))
+
+
 def adam_step(count: float) -> torch.Tensor:
     """What one step of Adam adds to weights of 0 after so many updates; (100,) float64."""
     parameter = nn.Parameter(torch.zeros(100))
@@ -277,7 +309,8 @@ def test_without_a_shared_optimizer_each_worker_has_its_own_statistics(pushed, n
     optimizer_class, options, _ = SERVERS[name]
     server = pushed[name]
     together = nn.Parameter(torch.ones(5))
-    expected = [optimizer_class([together], LEARNING_RATE, **options) for _ in range(2)]
+    decay = {"betas": (0.9**2, 0.999**2)} if optimizer_class is SharedAdam else {"alpha": 0.99**2}
+    expected = [optimizer_class([together], LEARNING_RATE, **options, **decay) for _ in range(2)]
     for rank, gradient in ORDER:
         together.grad = gradient.clone()
         expected[rank].step()
