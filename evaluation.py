@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from player import Result, in_order
-from processes import become_child, child_context, how, start_child
+from processes import become_child, child_context, fork_fork_server, how, start_child
 
 STOP_SECONDS = 0.2  # between two questions whether to stop
 PROGRESS_SECONDS = 1  # between two messages of a process about its progress
@@ -57,6 +57,7 @@ def play_in_processes(
     # Weights sent as tensors would be in shared memory, of which a container may have little.
     pickled = pickle.dumps(functools.partial(play, plain=plain))
     context = child_context(plain)
+    fork_fork_server()
     next_game = in_order(num_games)
     children: dict[Connection, multiprocessing.Process] = {}  # by our end of the pipe to each
     try:

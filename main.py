@@ -45,7 +45,7 @@ import network
 from display import Display, can_show
 from group import Processes
 from monitor import Figures, SamePolicy, Snapshot, require
-from processes import child_context
+from processes import child_context, fork_fork_server
 from run import Run, load_options, make_folders
 from utils import (
     Output,
@@ -260,6 +260,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         run.locks.check()  # before the kernels are compiled, which takes long
         slow_because = choose_network(run.args, run.model)
         context = child_context(run.args.plain)
+        fork_fork_server()
         if address is not None:
             connection.connect(address)
             stop_signal.install()  # Ray has handlers of its own

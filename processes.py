@@ -7,6 +7,7 @@ import os
 
 os.environ.setdefault("SPT_NOENV", "1")  # or a title wipes out the environment that /proc shows
 
+import atexit
 import contextlib
 import multiprocessing
 import multiprocessing.util
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
@@ -59,6 +60,47 @@ def _find_place_for_a_socket() -> None:
         if not short:
             raise OSError(f"{folder}: too long a name for a temporary folder; set TMPDIR")
         tempfile.tempdir = short[0]
+
+
+def fork_fork_server() -> None:
+    """Make the fork server of child_context from this process, with all that is loaded here.
+
+    Where that is safe: on Linux, with no other thread yet. Elsewhere, and in the place of one that
+    was killed, start_child makes one that loads everything anew.
+    """
+    threads = Path("/proc/self/task")
+    if START_METHOD != "forkserver" or not threads.is_dir() or len(os.listdir(threads)) > 1:
+        return
+    exec_it = multiprocessing.util.spawnv_passfds
+    with _environment_of_the_fork_server(), _stop_signals_blocked():
+        multiprocessing.util.spawnv_passfds = _fork
+        try:
+            forkserver.ensure_running()
+        finally:
+            multiprocessing.util.spawnv_passfds = exec_it
+
+
+def _fork(path: str, command: list[str], passfds: Sequence[int]) -> int:
+    """multiprocessing.util.spawnv_passfds for `python -c TEXT`, without a new Python."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        for file in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *passfds}:
+            with contextlib.suppress(OSError):  # of the list itself
+                os.close(file)
+        signal.set_wakeup_fd(-1)
+        for number in STOP_SIGNALS:
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        atexit._clear()  # what the main process will do
+        setproctitle.setproctitle("multiprocessing.forkserver")
+        exec(command[-1], {})
+    except SystemExit:  # the main process has ended
+        atexit._run_exitfuncs()
+        status = 0
+    finally:
+        os._exit(status)
 
 
 def start_child(

@@ -42,6 +42,7 @@ PROJECT = Path(main.__file__).parent
 SMALL = ["--workers", "2", "--envs-per-worker", "1", "--num-steps", "5", "--hidden-size", "16"]
 SMALL += ["--max-episode-length", "40", "--eval-episodes", "2"]
 SMALL += ["--env-config", str(PROJECT / "config.json")]
+TWO = ["--envs-per-worker", "2"]  # games, with whose ends a rollout does not end
 
 
 class Command:
@@ -392,7 +393,7 @@ def test_a_stop_while_the_disk_is_full_is_one_line_about_what_is_there(
 
 
 def test_the_log_stays_when_a_run_whose_workers_die_is_stopped(tmp_path, command):
-    run = command(*SMALL, "--num-steps", "200")  # no update before the stop
+    run = command(*SMALL, *TWO, "--num-steps", "2000")  # no update before the stop
     run.wait_for(lambda: run.children("Train Agent: "))
     os.kill(run.children("Train Agent: ")[0], signal.SIGKILL)
     run.wait_for(lambda: "starting another" in run.text())
@@ -525,7 +526,7 @@ def test_a_run_ends_after_max_minutes_and_pauses_between_evaluations(tmp_path, c
 
 
 def test_a_stop_before_the_first_update_leaves_nothing(tmp_path, command):
-    run = command(*SMALL, "--num-steps", "200")
+    run = command(*SMALL, *TWO, "--num-steps", "2000")
     run.wait_for(lambda: run.children("Train Agent: "))
     assert run.interrupt() < 10
     assert run.process.returncode == 0
@@ -539,7 +540,7 @@ def test_a_resumed_run_that_is_stopped_before_the_first_update_drops_no_row(trai
     training = trained / "logs/Pong-v0.training.csv"
     training.unlink()  # as if of a version that did not write it
     before = {path: path.read_bytes() for path in trained.glob("logs/*.csv")}
-    run = command("--resume", "--max-steps", "none", "--num-steps", "200")
+    run = command("--resume", "--max-steps", "none", "--num-steps", "2000", *TWO)
     run.wait_for(training.exists)  # games end before the first update
     assert run.interrupt() < 10
     assert "before anything was learned" in run.text()

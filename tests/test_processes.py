@@ -1,6 +1,10 @@
 """How processes begin and are found to hang."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +23,44 @@ def test_the_environment_of_the_fork_server_is_its_own(monkeypatch):
     processes.start_child(context.Process)
     assert (found["PYTHONSAFEPATH"], found["A3C_PLAIN"]) == ("1", "1")
     assert dict(os.environ) == before
+
+
+FORKS = """
+import multiprocessing, os, sys, threading, types
+sys.path.insert(0, sys.argv[1])
+import processes
+
+def look():
+    files = {os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")}
+    print("loaded" in sys.modules, __file__ in files, os.getppid())
+
+if __name__ == "__main__":
+    threading.Thread(target=threading.Event().wait, daemon=True).start() if sys.argv[2:] else None
+    sys.modules["loaded"] = types.ModuleType("loaded")  # by this process alone
+    held = open(__file__)  # as a lock would be
+    context = processes.child_context(plain=True)
+    processes.fork_fork_server()
+    child = processes.start_child(lambda: context.Process(target=look))
+    child.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it loads everything anew")
+@pytest.mark.parametrize("threads", [False, True])
+def test_the_fork_server_has_what_the_main_process_has_loaded_but_no_file_of_it(tmp_path, threads):
+    """Unless there is another thread, which a fork would leave half done."""
+    script = tmp_path / "script.py"
+    script.write_text(FORKS)
+    command = [sys.executable, str(script), str(Path(processes.__file__).parent)]
+    done = subprocess.run(
+        [*command, *["thread"] * threads], capture_output=True, text=True, timeout=120, check=True
+    )  # fmt: skip
+    loaded, has_file, server = done.stdout.split()
+    assert (loaded, has_file) == (str(not threads), "False")
+    deadline = time.monotonic() + 20
+    while Path("/proc", server).exists():  # it ends with the main process
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_process_that_cannot_be_started_at_once_is_tried_again_while_it_is_wanted(monkeypatch):
