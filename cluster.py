@@ -71,6 +71,7 @@ class Cluster:
             self._start_server(hogwild.parameter.detach().numpy(), {}), self._replace_server,
             count_alive, Messages(), hogwild.stop, on_news=self._take_news,
             on_silence=self._end_server,
+            optimizers_for_driver=args.driver_workers == 0,
         )  # fmt: skip
         self.traffic: list[tuple[float, int]] = []  # see recent_counts
         self.members: dict[str, Member] = {}  # by node

@@ -34,10 +34,11 @@ SETTINGS = {
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
-def find(address: str, machines: int | None) -> str:
+def find(address: str, machines: int | None, driver_workers: int | None = None) -> str:
     """The address of the Ray cluster that is meant; "" if this machine has to make one of its own.
 
     address: "" for the cluster of this machine, if it is in one.  machines: as many are wanted.
+    driver_workers: workers of this machine, if they are to be others than those of the rest.
     ValueError: one line about why there is none.
     """
     for name, value in SETTINGS.items():
@@ -49,10 +50,13 @@ def find(address: str, machines: int | None) -> str:
     if address and not _answers(address):
         raise ValueError(f"{address}: no Ray cluster answers there; see `ray start`")
     if not address:
+        wants_others = "--driver-workers 0" if driver_workers == 0 else ""
         if machines and machines > 1:
+            wants_others = f"--machines {machines}"
+        if wants_others:
             raise ValueError(
-                f"--machines {machines}: this machine is in no Ray cluster; see `ray start`, or "
-                "give the address of one to --ray"
+                f"{wants_others}: this machine is in no Ray cluster; see `ray start`, or give the "
+                "address of one to --ray"
             )
         # To be said before Ray is imported; the token lies in no file.
         os.environ.update(ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))

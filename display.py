@@ -21,6 +21,7 @@ from rich.text import Text
 
 import checkpoint
 from monitor import Figures, Window
+from options import workers_here
 from utils import ERROR, count, format_time
 
 REFRESH_SECONDS = 1
@@ -246,8 +247,9 @@ class Display:
     def _add_processes(self, table: Table) -> None:
         args = self.args
         alive = self.processes.workers_alive()
-        workers = f"{alive} of {args.workers} alive, {count(args.envs_per_worker, 'game')} each"
-        table.add_row("workers", workers if alive == args.workers else f"[bold red]{workers}[/]")
+        all_workers = workers_here(args)
+        workers = f"{alive} of {all_workers} alive, {count(args.envs_per_worker, 'game')} each"
+        table.add_row("workers", workers if alive == all_workers else f"[bold red]{workers}[/]")
         if self.cluster:
             table.add_row("machines", self.cluster.summary())
         saved = "-"

@@ -5,7 +5,9 @@ counts steps, updates and games, in the last row of Hogwild's tables. A thread o
 process is that worker.
 """
 
+import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +21,12 @@ from torch import nn
 from hogwild import DIVERGED, OF_GAMES, FinishedGames, Hogwild
 from model import flatten_parameters
 from network import has_diverged
-from parameter_server import News, Reply, Report
+from parameter_server import DRIVER, News, Reply, Report
 
 POLL_SECONDS = 0.01
 REPORT_SECONDS = 0.5  # between two reports, at most
 EXCHANGE_SECONDS = 10  # between two exchanges, however few updates there were
+OPTIMIZERS_SECONDS = 60  # between two copies of its optimizers that a machine sends
 SILENT_SECONDS = 120  # after which a server or a machine that says nothing counts as dead
 
 
@@ -55,6 +58,7 @@ class Exchanger(threading.Thread):
     on_stop: called when the run is to end, maybe more than once.
     games: finished games of this machine; None for the driver, which writes down its own.
     on_news: called with what the driver alone is told.
+    optimizers_for_driver: whether the driver, which has no workers, saves those of the others.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Exchanger(threading.Thread):
         games: FinishedGames | None = None,
         on_news: Callable[[News], None] = lambda news: None,
         on_silence: Callable[["Exchanger"], None] = lambda exchanger: None,
+        optimizers_for_driver: bool = False,
     ):
         super().__init__(name="exchange", daemon=True)
         self.machine, self.hogwild, self.every = machine, hogwild, every
@@ -86,6 +91,8 @@ class Exchanger(threading.Thread):
         self.others: dict[str, float] = {}  # totals
         self.unsent: list[tuple[float, int]] = []  # games
         self.news: News | None = None
+        self.sends_optimizers = optimizers_for_driver and machine != DRIVER
+        self.optimizers_sent = -math.inf  # when
         self.exchanged = self.reported = time.monotonic()  # when
         self.updates = 0  # then
         self.ending = threading.Event()
@@ -166,6 +173,7 @@ class Exchanger(threading.Thread):
             self.count_alive(),
             self.unsent,
             messages,
+            self._optimizers_to_send(),
         )
         self.number += 1
         sent = None if change is None else ray.put(change)  # once, however often it is sent
@@ -198,6 +206,21 @@ class Exchanger(threading.Thread):
         self.on_silence(self)
         return None
 
+    def _optimizers_to_send(self) -> list[dict[str, np.ndarray]] | None:
+        now = time.monotonic()
+        wanted = now - self.optimizers_sent > OPTIMIZERS_SECONDS or self.ending.is_set()
+        if not (self.sends_optimizers and self.hogwild.has_learned and wanted):
+            return None
+        self.optimizers_sent = now
+        states = [one.state[self.hogwild.parameter] for one in self.hogwild.optimizers]
+        return [{name: tensor.numpy() for name, tensor in state.items()} for state in states]
+
+    def _take_optimizers(self, states: list[dict[str, np.ndarray]]) -> None:
+        for optimizer, state in zip(self.hogwild.optimizers, itertools.cycle(states)):
+            for name, array in state.items():
+                own = optimizer.state[self.hogwild.parameter][name]
+                own.copy_(torch.from_numpy(array.copy()))
+
     def _own_normalizer(self) -> np.ndarray:
         begun = self.hogwild.normalizers[: self.row]
         begun = begun[begun[:, 0] > 0]
@@ -211,6 +234,8 @@ class Exchanger(threading.Thread):
             new.pop(name, None)
         if reply.news:
             self.news = reply.news
+            if reply.news.optimizers:
+                self._take_optimizers(reply.news.optimizers)
             for score, length in reply.news.games:
                 self.hogwild.report_game(self.row, score, length, int(new.get("steps", 0)))
             self.on_news(reply.news)

@@ -13,6 +13,7 @@ from multiprocessing.context import BaseContext
 import gymnasium as gym
 
 from hogwild import Hogwild
+from options import workers_here
 from processes import Pulse, end_fork_server, how, start_child
 from stopping import StopSignal
 from test import test_process
@@ -48,7 +49,7 @@ class Processes:
                 )
             )
         self.tests = len(self.makers)
-        for rank in range(args.workers):
+        for rank in range(workers_here(args)):
             self.makers.append(
                 functools.partial(
                     context.Process,

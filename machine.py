@@ -81,7 +81,7 @@ class Machine:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the driver
         del sys.modules["__main__"].__file__  # Ray's; every child process would load it
         args = copy.copy(job.args)
-        args.workers = workers
+        args.workers, args.driver_workers = workers, None
         seeds = np.random.SeedSequence(job.args.seed, spawn_key=(MACHINE, number))
         args.seed = int(seeds.generate_state(1, np.uint64)[0] >> 1)
         torch.set_num_threads(1)
@@ -120,6 +120,7 @@ class Machine:
         exchanger = Exchanger(
             number, hogwild, model, args.exchange_updates, server, _find_server,
             processes.workers_alive, messages, stop, FinishedGames(hogwild),
+            optimizers_for_driver=job.args.driver_workers == 0,
         )  # fmt: skip
         hogwild.start_clock()
         exchanger.start()

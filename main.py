@@ -255,7 +255,9 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             require("torch.utils.tensorboard", "--tensorboard-logger needs TensorBoard")
         if args.track:
             require(args.track, f"--track {args.track} needs {args.track}")
-        address = None if args.ray is None else connection.find(args.ray, args.machines)
+        address = None
+        if args.ray is not None:
+            address = connection.find(args.ray, args.machines, args.driver_workers)
         run = Run(args, resumed)
         run.locks.check()  # before the kernels are compiled, which takes long
         slow_because = choose_network(run.args, run.model)

@@ -54,7 +54,7 @@ TARGET_GAMES = 100  # training games
 TRACKERS = ("wandb", "trackio")
 # Of main.py, but not of the runs of an experiment: it gives them itself, or all end alike.
 OF_EXPERIMENT = ("env", "seed", "max_steps", "save_model_dir", "log_dir", "resume", "quiet")
-OF_EXPERIMENT += ("max_minutes", "target_score", "ray", "machines")
+OF_EXPERIMENT += ("max_minutes", "target_score", "ray", "machines", "driver_workers")
 
 
 def build_parser() -> LineParser:
@@ -134,6 +134,11 @@ def _bare_parser() -> LineParser:
         "--machines", type=positive_int, metavar="N",
         help="how many machines take part, this one included (default: all, those too that join "
         "later); each has --workers, or one worker per core if this one has",
+    )
+    machines.add_argument(
+        "--driver-workers", type=natural_int, metavar="N",
+        help="workers of this machine, where they are to be others than --workers; with 0 it only "
+        "evaluates, saves and keeps the weights for the others",
     )
     machines.add_argument(
         "--exchange-updates", type=positive_int, default=64, metavar="K",
@@ -654,6 +659,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("--published says which weights --load starts from; add --load")
     if args.machines and args.ray is None:
         raise ValueError("--machines counts those of a Ray cluster; add --ray")
+    if args.driver_workers is not None and args.ray is None:
+        raise ValueError("--driver-workers is for a run on a Ray cluster; add --ray")
+    if args.driver_workers == 0 and args.machines == 1:
+        raise ValueError("--driver-workers 0: nobody would train; give --machines 2 or more")
     if args.resume and args.recipe:
         raise ValueError("--resume goes on with what the run had; leave out --recipe")
     check_skip_rate(parse_env_id(args.env), args.skip_rate)
@@ -682,7 +691,7 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
     # Of the session, not of the run.
     session = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
-    session += ("plain", "ray", "machines")
+    session += ("plain", "ray", "machines", "driver_workers")
     options = vars(parser.parse_args([])).keys() | recipe_options().keys()
     parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in session})
     args = parser.parse_args(argv)
@@ -697,6 +706,11 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
             f"{path}: the run is at {resumed['steps']} agent steps; give a larger --max-steps"
         )
     return args
+
+
+def workers_here(args: argparse.Namespace) -> int:
+    """Of this machine, which may have others than the rest of a cluster."""
+    return args.workers if args.driver_workers is None else args.driver_workers
 
 
 def complete(args: argparse.Namespace) -> argparse.Namespace:

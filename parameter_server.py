@@ -27,6 +27,7 @@ class Report(NamedTuple):
     alive: int  # workers
     games: list[tuple[float, int]]  # that ended since its last report: raw score, agent steps
     messages: list[tuple[int, str]]  # likewise, for the log: level, text
+    optimizers: list[dict[str, np.ndarray]] | None = None  # statistics, where the driver has none
 
 
 class News(NamedTuple):
@@ -34,6 +35,7 @@ class News(NamedTuple):
 
     games: list[tuple[float, int]]  # of all other machines, since it asked last
     messages: list[tuple[int, int, str]]  # likewise: machine, level, text
+    optimizers: list[dict[str, np.ndarray]] | None  # the newest of a machine, if not yet told
     totals: dict[int, dict[str, float]]  # by machine
     alive: int  # workers of all other machines
     behind: float  # seconds since the last exchange of the machine that is furthest behind
@@ -85,7 +87,8 @@ class ParameterServer:
         self.exchanges = 0
         self.games: list[tuple[float, int]] = []  # that the driver has yet to take
         self.messages: list[tuple[int, int, str]] = []
-        self.taken: tuple[list, list] = [], []  # what it was given last
+        self.optimizers: list[dict[str, np.ndarray]] | None = None  # likewise
+        self.taken: tuple = [], [], None  # what it was given last
         self.stopping = False
         for machine in left:
             self.leave(machine)
@@ -105,12 +108,13 @@ class ParameterServer:
         if is_new:
             self.exchanges += change is not None and machine != DRIVER
             self.games += report.games
+            self.optimizers = report.optimizers or self.optimizers
             self.messages += [(machine, *message) for message in report.messages]
             if change is not None and not refused:
                 self.weights += change
             if machine == DRIVER:
-                self.taken = self.games, self.messages
-                self.games, self.messages = [], []
+                self.taken = self.games, self.messages, self.optimizers
+                self.games, self.messages, self.optimizers = [], [], None
         self.totals[machine] = {**report.totals, "number": number}
         if machine in self.left:  # what was under way when it went
             self.totals[machine] |= dict.fromkeys(self.states, 0.0)
@@ -141,10 +145,9 @@ class ParameterServer:
         return np.average(list(begun.values()), axis=0, weights=workers)
 
     def _news(self, now: float) -> News:
-        games, messages = self.taken
         alive = sum(alive for machine, alive in self.alive.items() if machine != DRIVER)
         behind = now - min(self.exchanged.values())
-        return News(games, messages, self.totals, alive, behind, self.exchanges)
+        return News(*self.taken, self.totals, alive, behind, self.exchanges)
 
     def current(self) -> np.ndarray:
         """The weights, (P,), for a machine that joins."""

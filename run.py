@@ -190,11 +190,12 @@ class Run:
                         f"game has {' '.join(actions)}; see 'actions' of the crop table"
                     )
         self.weights, _ = flatten_parameters(self.model)
+        workers = options.workers_here(args)
         self.server = Hogwild(
             self.weights,
             functools.partial(make_optimizer, args),
-            args.workers,
-            1 if args.shared_optimizer else args.workers,
+            workers,
+            1 if args.shared_optimizer else max(1, workers),
             _as_list(resumed["optimizer"]) if resumed else [],
             resumed["steps"] if resumed else 0,
             resumed["seconds"] if resumed else 0.0,

@@ -130,6 +130,16 @@ def test_what_comes_late_from_a_machine_that_has_left_counts_and_does_not_bring_
     assert reply.news.exchanges == 2  # the driver's own is none
 
 
+def test_the_driver_is_told_each_new_copy_of_the_optimizers_once():
+    server = ParameterServer(np.zeros(1, np.float32))
+    states = [{"step": np.ones(())}]
+    server.exchange(1, 1, report()._replace(optimizers=states))
+    server.exchange(1, 2, report())
+    for _ in range(2):  # it comes again
+        assert server.exchange(DRIVER, 1, report()).news.optimizers is states
+    assert server.exchange(DRIVER, 2, report()).news.optimizers is None
+
+
 def test_traffic_is_that_of_the_last_seconds_and_of_one_server():
     seen = []
     for newest in ((0.0, 5), (4.0, 6), (10.0, 9), (11.0, 12)):
@@ -187,20 +197,23 @@ RECALL = (
 
 
 class RecallRun:
-    """Recall on all machines of a cluster, one worker with 4 games on each; see test_train.py."""
+    """Recall on all machines of a cluster, one worker with 4 games on each; see test_train.py.
 
-    def __init__(self, machines: int | None = None):
+    driver_workers: how many there are on the driver's machine instead.
+    """
+
+    def __init__(self, machines: int | None = None, driver_workers: int = 1):
         from cluster import Cluster  # imports Ray
 
         args = options.complete(options.build_parser().parse_args(RECALL.split()))
-        args.machines = machines
+        args.machines, args.driver_workers = machines, driver_workers
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
         self.model = make_model(2, args.hidden_size)
         self.weights, _ = flatten_parameters(self.model)
         self.server = Hogwild(
-            self.weights, functools.partial(make_optimizer, args), 1, max_steps=args.max_steps,
-            several_machines=True,
+            self.weights, functools.partial(make_optimizer, args), driver_workers,
+            max_steps=args.max_steps, several_machines=True,
         )  # fmt: skip
         make_env = unseeded(Recall)
         self.processes = Processes(
@@ -270,7 +283,8 @@ def least_updates(run: RecallRun) -> float:
     return min(totals["updates"] for totals in run.totals().values())
 
 
-def test_three_machines_learn_recall_and_count_together(machines):
+def test_two_machines_learn_recall_for_a_third_and_count_together(machines):
+    """The driver's has no worker, and ends with the optimizer's statistics of another."""
     compile_kernels()
     machines(3)
     import ray
@@ -279,14 +293,19 @@ def test_three_machines_learn_recall_and_count_together(machines):
     assert {"machine.py", "config.json", "recipes.toml"} <= set(names)
     assert any(name.endswith(".nbc") for name in names) == kernels.HAVE_NUMBA
     assert [name for name in names if name.startswith(("tests", "trained_models", "demo"))] == []
-    with RecallRun(machines=2) as run:
+    with RecallRun(machines=2, driver_workers=0) as run:
         before = Snapshot.of(run.server)
         assert len(run.cluster.members) == 1
         run.cluster.args.machines = 3
         run.wait_for(run.has_learned)
-        run.wait_for(lambda: len(run.totals()) == 3 and least_updates(run) > 0)
+        run.wait_for(lambda: len(run.totals()) == 3 and run.totals()[2]["updates"] > 0)
         figures, summary = Figures.between(before, Snapshot.of(run.server)), run.cluster.summary()
-    assert summary.startswith("3 with 3 workers, ")
+    assert summary.startswith("3 with 2 workers, ")
+    assert run.totals()[DRIVER]["updates"] == 0
+    [optimizer] = run.server.optimizers
+    state = optimizer.state[run.server.parameter]
+    assert state["step"] in [total["updates"] for total in run.totals().values()]
+    assert state["exp_avg"].any()
     line = messages.progress(run.server, figures, summary)
     _, *measured = map(float, two_machines.PROGRESS.search(line).groups())
     assert min(measured) > 0.0  # steps/s, s behind, MB/s
@@ -371,6 +390,9 @@ def test_a_cluster_of_this_machine_listens_here_alone_and_ends_with_the_run(tmp_
 WRONG = {
     "--ray 127.0.0.1:1": "127.0.0.1:1: no Ray cluster answers there",
     "--machines 2": "--machines counts those of a Ray cluster; add --ray",
+    "--driver-workers 1": "--driver-workers is for a run on a Ray cluster; add --ray",
+    "--ray --machines 1 --driver-workers 0": "--driver-workers 0: nobody would train; give --mach",
+    "--ray --driver-workers 0": "--driver-workers 0: this machine is in no Ray cluster; see",
     "--ray --machines 2": "--machines 2: this machine is in no Ray cluster; see `ray start`, or",
 }
 
