@@ -339,6 +339,7 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
             run.wait_for(lambda n=others: run.updates_of_others() > n)
         assert "the parameter server is silent for 5 s; killing it" in run.lines
         assert run.server.steps > before
+        assert run.server.figures["workers"].tolist() == [1, 1]  # see Hogwild.push
         run.server.parameter.detach()[7] = torch.nan
         run.wait_for_line("diverged; what was changed since the last exchange is dropped")
         for machine, number in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
