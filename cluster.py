@@ -71,7 +71,7 @@ class Cluster:
             self._start_server(hogwild.parameter.detach().numpy(), {}), self._replace_server,
             count_alive, Messages(), hogwild.stop, on_news=self._take_news,
             on_silence=self._end_server,
-            optimizers_for_driver=args.driver_workers == 0,
+            optimizer_for_driver=args.driver_workers == 0,
         )  # fmt: skip
         self.traffic: list[tuple[float, int]] = []  # see recent_counts
         self.members: dict[str, Member] = {}  # by node
@@ -79,6 +79,7 @@ class Cluster:
         self.failed = ""  # why the run cannot go on
         self.looks = 0  # at who is there; the head of the cluster answered
         self.pulse = Pulse()  # of these
+        self.alone = False  # at the last look, without a worker
         self.heard: News | None = None  # of the last look
         self.refused: set[str] = set()  # nodes that can take no part
         self.names: list[str] = ["this machine"]  # of all that ever took part, by number
@@ -198,6 +199,7 @@ class Cluster:
                     del self.members[node]
                     self._bury(node, member, node in nodes)
             self._end_silent_machines()
+            self._say_who_trains()
 
     def _end_silent_machines(self) -> None:
         """What is killed here has ended at the next look, and is started anew."""
@@ -205,13 +207,20 @@ class Cluster:
         if news is self.heard:  # while the server says nothing, machines cannot be heard, either
             return
         self.heard = news
-        for member in self.members.values():
+        for node, member in list(self.members.items()):
             number = news.totals.get(member.number, {}).get("number", 0)
             member.pulse.stands_still(number, time.monotonic())
             limit = SILENT_SECONDS if number else FIRST_STEP_SECONDS
             if member.pulse.still > limit:
                 self._say(f"{self.names[member.number]} is silent for {limit} s; killing it")
                 ray.kill(member.actor)
+                self.members[node] = member._replace(pulse=Pulse())
+
+    def _say_who_trains(self) -> None:
+        alone = not self.members and self.args.driver_workers == 0
+        if alone and not self.alone:
+            self._say("nobody trains until another machine joins the cluster")
+        self.alone = alone
 
     def _ended(self, seconds: float) -> list[ray.ObjectRef]:
         """Results of the machines that have ended, or of all as soon as they have."""

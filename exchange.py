@@ -5,7 +5,6 @@ counts steps, updates and games, in the last row of Hogwild's tables. A thread o
 process is that worker.
 """
 
-import itertools
 import logging
 import math
 import threading
@@ -26,7 +25,7 @@ from parameter_server import DRIVER, News, Reply, Report
 POLL_SECONDS = 0.01
 REPORT_SECONDS = 0.5  # between two reports, at most
 EXCHANGE_SECONDS = 10  # between two exchanges, however few updates there were
-OPTIMIZERS_SECONDS = 60  # between two copies of its optimizers that a machine sends
+OPTIMIZER_SECONDS = 60  # between two copies of an optimizer that a machine sends
 SILENT_SECONDS = 120  # after which a server or a machine that says nothing counts as dead
 
 
@@ -58,7 +57,7 @@ class Exchanger(threading.Thread):
     on_stop: called when the run is to end, maybe more than once.
     games: finished games of this machine; None for the driver, which writes down its own.
     on_news: called with what the driver alone is told.
-    optimizers_for_driver: whether the driver, which has no workers, saves those of the others.
+    optimizer_for_driver: whether the driver, which has no workers, saves that of another machine.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Exchanger(threading.Thread):
         games: FinishedGames | None = None,
         on_news: Callable[[News], None] = lambda news: None,
         on_silence: Callable[["Exchanger"], None] = lambda exchanger: None,
-        optimizers_for_driver: bool = False,
+        optimizer_for_driver: bool = False,
     ):
         super().__init__(name="exchange", daemon=True)
         self.machine, self.hogwild, self.every = machine, hogwild, every
@@ -91,8 +90,8 @@ class Exchanger(threading.Thread):
         self.others: dict[str, float] = {}  # totals
         self.unsent: list[tuple[float, int]] = []  # games
         self.news: News | None = None
-        self.sends_optimizers = optimizers_for_driver and machine != DRIVER
-        self.optimizers_sent = -math.inf  # when
+        self.sends_optimizer = optimizer_for_driver and machine != DRIVER
+        self.optimizer_sent = -math.inf  # when
         self.exchanged = self.reported = time.monotonic()  # when
         self.updates = 0  # then
         self.ending = threading.Event()
@@ -108,7 +107,7 @@ class Exchanger(threading.Thread):
     def _exchange_until_the_end(self) -> None:
         while not self.ending.wait(POLL_SECONDS):
             now = time.monotonic()
-            updates = int(self.hogwild.figures["updates"][: self.row].sum())
+            updates = int(self.hogwild.figures["updates"][: self.row or 1].sum())
             if updates - self.updates >= self.every or now - self.exchanged > EXCHANGE_SECONDS:
                 self.updates = updates
                 self.exchange()
@@ -173,14 +172,17 @@ class Exchanger(threading.Thread):
             self.count_alive(),
             self.unsent,
             messages,
-            self._optimizers_to_send(),
         )
         self.number += 1
-        sent = None if change is None else ray.put(change)  # once, however often it is sent
+        # Put once, however often they are sent.
+        sent = None if change is None else ray.put(change)
+        optimizer = self._optimizer_to_send()
         reply = None
         while reply is None:
             try:
-                answer = self.server.exchange.remote(self.machine, self.number, report, sent)
+                answer = self.server.exchange.remote(
+                    self.machine, self.number, report, sent, optimizer
+                )
                 reply = self._wait(answer)
             except ActorUnavailableError:
                 time.sleep(POLL_SECONDS)
@@ -206,20 +208,19 @@ class Exchanger(threading.Thread):
         self.on_silence(self)
         return None
 
-    def _optimizers_to_send(self) -> list[dict[str, np.ndarray]] | None:
+    def _optimizer_to_send(self) -> ray.ObjectRef | None:
         now = time.monotonic()
-        wanted = now - self.optimizers_sent > OPTIMIZERS_SECONDS or self.ending.is_set()
-        if not (self.sends_optimizers and self.hogwild.has_learned and wanted):
+        due = self.sends_optimizer and now - self.optimizer_sent > OPTIMIZER_SECONDS
+        if not (due and self.hogwild.figures["updates"][: self.row].any()):
             return None
-        self.optimizers_sent = now
-        states = [one.state[self.hogwild.parameter] for one in self.hogwild.optimizers]
-        return [{name: tensor.numpy() for name, tensor in state.items()} for state in states]
+        self.optimizer_sent = now
+        state = self.hogwild.optimizers[0].state[self.hogwild.parameter]
+        return ray.put({name: tensor.numpy() for name, tensor in state.items()})
 
-    def _take_optimizers(self, states: list[dict[str, np.ndarray]]) -> None:
-        for optimizer, state in zip(self.hogwild.optimizers, itertools.cycle(states)):
-            for name, array in state.items():
-                own = optimizer.state[self.hogwild.parameter][name]
-                own.copy_(torch.from_numpy(array.copy()))
+    def _take_optimizer(self, state: dict[str, np.ndarray]) -> None:
+        for name, array in state.items():
+            own = self.hogwild.optimizers[0].state[self.hogwild.parameter][name]
+            own.copy_(torch.from_numpy(array.copy()))
 
     def _own_normalizer(self) -> np.ndarray:
         begun = self.hogwild.normalizers[: self.row]
@@ -234,12 +235,13 @@ class Exchanger(threading.Thread):
             new.pop(name, None)
         if reply.news:
             self.news = reply.news
-            if reply.news.optimizers:
-                self._take_optimizers(reply.news.optimizers)
+            if reply.news.optimizer:
+                self._take_optimizer(reply.news.optimizer)
             for score, length in reply.news.games:
                 self.hogwild.report_game(self.row, score, length, int(new.get("steps", 0)))
             self.on_news(reply.news)
         self.hogwild.report(self.row, **new)
-        self.hogwild.normalizers[self.row] = torch.from_numpy(reply.normalizer.copy())
+        if reply.normalizer[0] > 0:  # or what a resumed run began with, or the last one, stays
+            self.hogwild.normalizers[self.row] = torch.from_numpy(reply.normalizer.copy())
         if reply.stop:
             self.on_stop()

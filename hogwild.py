@@ -90,7 +90,7 @@ class Hogwild:
     weights: (P,) first weights of the run.
     make_optimizer: called with [parameter]; torch.optim.Optimizer with a share_memory() method.
     num_optimizers: 1, shared by all workers; or one per worker.
-    optimizer_states: state dicts to continue from, one per optimizer.
+    optimizer_states: state dicts to continue from; dealt out over again if there are too few.
     first_step, first_second: where a resumed run stands.
     max_steps: agent steps of the whole run after which it stops.
     several_machines: whether others take part.
@@ -111,7 +111,8 @@ class Hogwild:
     ):
         self.parameter = nn.Parameter(weights.detach().clone())  # (P,)
         self.optimizers = [make_optimizer([self.parameter]) for _ in range(num_optimizers)]
-        for optimizer, state in zip(self.optimizers, optimizer_states, strict=False):
+        for i, optimizer in enumerate(self.optimizers if optimizer_states else ()):
+            state = copy.deepcopy(optimizer_states[i % len(optimizer_states)])
             # The statistics continue; the options are those of this session.
             fresh = optimizer.state_dict()
             try:
@@ -237,7 +238,10 @@ class Hogwild:
 
     def normalizer(self) -> Tensor:
         """(3,) count, mean and standard deviation: the mean over the workers that have begun."""
-        workers = self.figures[WORKERS] * (self.normalizers[:, 0] > 0)
+        begun = (self.normalizers[:, 0] > 0).double()
+        workers = self.figures[WORKERS] * begun
+        if not workers.any():  # no other machine has reported yet, and this one has no worker
+            workers = begun
         return workers @ self.normalizers / workers.sum().clamp(min=1)
 
     def beat(self) -> None:

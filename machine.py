@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +93,7 @@ class Machine:
             functools.partial(make_optimizer, args),
             workers,
             1 if one else workers,
-            _dealt(job.optimizers, 1 if one else workers),
+            job.optimizers,
             job.steps,
             job.seconds,
             args.max_steps or float("inf"),
@@ -120,7 +120,7 @@ class Machine:
         exchanger = Exchanger(
             number, hogwild, model, args.exchange_updates, server, _find_server,
             processes.workers_alive, messages, stop, FinishedGames(hogwild),
-            optimizers_for_driver=job.args.driver_workers == 0,
+            optimizer_for_driver=job.args.driver_workers == 0,
         )  # fmt: skip
         hogwild.start_clock()
         exchanger.start()
@@ -152,8 +152,3 @@ def _find_server(exchanger: Exchanger, error: ActorDiedError) -> None:
     """Take the server that the driver has put in the place of a dead one, as soon as it has."""
     with contextlib.suppress(ValueError):
         exchanger.server = ray.get_actor(SERVER)
-
-
-def _dealt(states: Sequence[dict], number: int) -> list[dict]:
-    """As many states, from the first on and over again."""
-    return [copy.deepcopy(states[i % len(states)]) for i in range(number)]

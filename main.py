@@ -20,7 +20,7 @@ if __name__ == "__main__":
     with contextlib.suppress(ValueError):  # main() says what is wrong
         given = options.parse(None)  # --help and misspelt options end before torch is there
         if not given.quiet:
-            workers = utils.count(given.workers, "worker")
+            workers = utils.count(options.workers_here(given), "worker")
             games = utils.count(given.envs_per_worker, "game")
             what = "resuming" if given.resume else f"{workers} x {games}; starting"
             utils.say(f"main.py: {given.env}, {what}")

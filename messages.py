@@ -31,10 +31,11 @@ def beginning(run: Run) -> list[str]:
             f"agent would play the same game over and over{cut}"
         )
     cores = available_cores()
-    if args.workers > cores:
-        games = args.workers * args.envs_per_worker
+    workers = options.workers_here(args)
+    if workers > cores:
+        games = workers * args.envs_per_worker
         lines.append(
-            f"{args.workers} workers are more than {cores} cores: faster with as many games is "
+            f"{workers} workers are more than {cores} cores: faster with as many games is "
             f"python main.py --env {args.env} --workers {cores} "
             f"--envs-per-worker {-(-games // cores)}"
         )
@@ -52,12 +53,13 @@ def too_little_memory(args: argparse.Namespace) -> str:
     The figures are from benchmarks/README.md: for all, for a worker, for a step of a game.
     """
     samples = (max(args.distributed_step_size or [args.num_steps]) + 1) * args.envs_per_worker
-    needed = 0.6e9 + args.workers * (150e6 + 0.65e6 * samples)
+    workers = options.workers_here(args)
+    needed = 0.6e9 + workers * (150e6 + 0.65e6 * samples)
     limit = memory_limit()
     if needed <= limit:
         return ""
     return (
-        f"{count(args.workers, 'worker')} x {count(args.envs_per_worker, 'game')} need about "
+        f"{count(workers, 'worker')} x {count(args.envs_per_worker, 'game')} need about "
         f"{needed / 1e9:.1f} GB of memory, but there are {limit / 1e9:.1f} GB, and a system that "
         "runs out of it kills processes: give fewer --workers or --envs-per-worker"
     )

@@ -716,7 +716,8 @@ def workers_here(args: argparse.Namespace) -> int:
 def complete(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what was not given, by the recipes and by other options."""
     if args.envs_per_worker is None:
-        args.envs_per_worker = 1 if args.workers > available_cores() else ENVS_PER_WORKER
+        crowded = workers_here(args) > available_cores()
+        args.envs_per_worker = 1 if crowded else ENVS_PER_WORKER
     args.skip_rate = args.skip_rate or SKIP_RATE
     given = vars(args)
     defaults = recipe(args.env, args.envs_per_worker, given.get("optimizer"), args.recipe)

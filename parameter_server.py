@@ -27,7 +27,6 @@ class Report(NamedTuple):
     alive: int  # workers
     games: list[tuple[float, int]]  # that ended since its last report: raw score, agent steps
     messages: list[tuple[int, str]]  # likewise, for the log: level, text
-    optimizers: list[dict[str, np.ndarray]] | None = None  # statistics, where the driver has none
 
 
 class News(NamedTuple):
@@ -35,7 +34,7 @@ class News(NamedTuple):
 
     games: list[tuple[float, int]]  # of all other machines, since it asked last
     messages: list[tuple[int, int, str]]  # likewise: machine, level, text
-    optimizers: list[dict[str, np.ndarray]] | None  # the newest of a machine, if not yet told
+    optimizer: dict[str, np.ndarray] | None  # statistics of a machine, if there are newer ones
     totals: dict[int, dict[str, float]]  # by machine
     alive: int  # workers of all other machines
     behind: float  # seconds since the last exchange of the machine that is furthest behind
@@ -87,20 +86,26 @@ class ParameterServer:
         self.exchanges = 0
         self.games: list[tuple[float, int]] = []  # that the driver has yet to take
         self.messages: list[tuple[int, int, str]] = []
-        self.optimizers: list[dict[str, np.ndarray]] | None = None  # likewise
+        self.optimizer: dict[str, np.ndarray] | None = None  # likewise
         self.taken: tuple = [], [], None  # what it was given last
         self.stopping = False
         for machine in left:
             self.leave(machine)
 
     def exchange(
-        self, machine: int, number: int, report: Report, change: np.ndarray | None = None
+        self,
+        machine: int,
+        number: int,
+        report: Report,
+        change: np.ndarray | None = None,
+        optimizer: dict[str, np.ndarray] | None = None,
     ) -> Reply:
         """Add what a machine has changed, and say what there is now.
 
         number: of this exchange, ascending. One that comes again, because its reply was lost, is
             answered again and adds nothing.
         change: (P,), or None for a report alone.
+        optimizer: statistics for the driver, if it has none of its own.
         """
         is_new = number > self.totals.get(machine, {}).get("number", 0)
         refused = change is not None and not np.isfinite(change).all()
@@ -108,13 +113,13 @@ class ParameterServer:
         if is_new:
             self.exchanges += change is not None and machine != DRIVER
             self.games += report.games
-            self.optimizers = report.optimizers or self.optimizers
+            self.optimizer = optimizer or self.optimizer
             self.messages += [(machine, *message) for message in report.messages]
             if change is not None and not refused:
                 self.weights += change
             if machine == DRIVER:
-                self.taken = self.games, self.messages, self.optimizers
-                self.games, self.messages, self.optimizers = [], [], None
+                self.taken = self.games, self.messages, self.optimizer
+                self.games, self.messages, self.optimizer = [], [], None
         self.totals[machine] = {**report.totals, "number": number}
         if machine in self.left:  # what was under way when it went
             self.totals[machine] |= dict.fromkeys(self.states, 0.0)

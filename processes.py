@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -82,6 +83,8 @@ def fork_fork_server() -> None:
 
 def _fork(path: str, command: list[str], passfds: Sequence[int]) -> int:
     """multiprocessing.util.spawnv_passfds for `python -c TEXT`, without a new Python."""
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        multiprocessing.util._flush_std_streams()  # or every child prints what is left in there
     if pid := os.fork():
         return pid
     status = 1
@@ -94,11 +97,15 @@ def _fork(path: str, command: list[str], passfds: Sequence[int]) -> int:
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
         atexit._clear()  # what the main process will do
+        for own in (forkserver._forkserver, resource_tracker._resource_tracker):
+            own.__init__()  # it is in use right now, locks and all
         setproctitle.setproctitle("multiprocessing.forkserver")
         exec(command[-1], {})
     except SystemExit:  # the main process has ended
         atexit._run_exitfuncs()
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 

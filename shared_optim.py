@@ -15,7 +15,8 @@ def forget_as_one_of(optimizer: torch.optim.Optimizer, parts: float) -> None:
 
     parts: of so many updates of the run, it sees one. With the decay of a single optimizer it would
     remember `parts` times as much of the run: the large gradients of the beginning, for one, and
-    its steps stay small for as long (benchmarks/learning.md, "Several optimizers").
+    its steps stay small for as long (benchmarks/learning.md, "Several optimizers"). RMSprop's
+    momentum and the maximum of amsgrad, which forgets nothing, are left as they are.
     """
     parts = min(parts, MOST_PARTS)
     group, single = optimizer.param_groups[0], optimizer.defaults

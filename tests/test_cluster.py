@@ -130,14 +130,14 @@ def test_what_comes_late_from_a_machine_that_has_left_counts_and_does_not_bring_
     assert reply.news.exchanges == 2  # the driver's own is none
 
 
-def test_the_driver_is_told_each_new_copy_of_the_optimizers_once():
+def test_the_driver_is_told_each_new_copy_of_an_optimizer_once():
     server = ParameterServer(np.zeros(1, np.float32))
-    states = [{"step": np.ones(())}]
-    server.exchange(1, 1, report()._replace(optimizers=states))
+    state = {"step": np.ones(())}
+    server.exchange(1, 1, report(), optimizer=state)
     server.exchange(1, 2, report())
     for _ in range(2):  # it comes again
-        assert server.exchange(DRIVER, 1, report()).news.optimizers is states
-    assert server.exchange(DRIVER, 2, report()).news.optimizers is None
+        assert server.exchange(DRIVER, 1, report()).news.optimizer is state
+    assert server.exchange(DRIVER, 2, report()).news.optimizer is None
 
 
 def test_traffic_is_that_of_the_last_seconds_and_of_one_server():
@@ -304,7 +304,7 @@ def test_two_machines_learn_recall_for_a_third_and_count_together(machines):
     assert run.totals()[DRIVER]["updates"] == 0
     [optimizer] = run.server.optimizers
     state = optimizer.state[run.server.parameter]
-    assert state["step"] in [total["updates"] for total in run.totals().values()]
+    assert 0 < state["step"] <= max(total["updates"] for total in run.totals().values())
     assert state["exp_avg"].any()
     line = messages.progress(run.server, figures, summary)
     _, *measured = map(float, two_machines.PROGRESS.search(line).groups())

@@ -16,6 +16,18 @@ def small_server(num_workers: int) -> Hogwild:
     return Hogwild(torch.zeros(1), SharedAdam, num_workers, first_step=FIRST_STEP)
 
 
+@pytest.mark.parametrize("own", [0, 1])
+def test_the_normalizer_of_a_resumed_run_is_there_before_another_machine_reports(own):
+    """own: workers of this machine, which have begun if there are any."""
+    server = Hogwild(torch.zeros(1), SharedAdam, own, several_machines=True)
+    server.normalizers[:] = torch.tensor([1000.0, 0.5, 0.2], dtype=torch.float64)
+    assert server.normalizer().tolist() == pytest.approx([1000, 0.5, 0.2])
+    server.normalizers[-1] = torch.tensor([500.0, 0.1, 0.1], dtype=torch.float64)
+    server.figures["workers"][-1] = 3
+    expected = [500, 0.1, 0.1] if own == 0 else [625, 0.2, 0.125]
+    assert server.normalizer().tolist() == pytest.approx(expected)
+
+
 class Interleaved:
     """Workers that stop between any two writes to shared memory, and a diary of what is true.
 

@@ -645,6 +645,7 @@ def test_a_killed_fork_server_is_replaced_with_everything_that_came_from_it(comm
         before = run.children("Train Agent: ") + run.children("Test Agent")
         # What it has just made has its name, too.
         server = min(pid for pid in run.children() if "forkserver" in command_line(pid))
+        assert command_line(server).startswith("multiprocessing.forkserver") == (kills == 1)
         # Where memory runs out, the system takes workers before it, and it before main.
         scores = [
             int(Path(f"/proc/{pid}/oom_score_adj").read_text())

@@ -30,7 +30,13 @@ import multiprocessing, os, sys, threading, types
 sys.path.insert(0, sys.argv[1])
 import processes
 
+def nothing():
+    pass
+
 def look():
+    nested = multiprocessing.get_context("forkserver").Process(target=nothing)
+    nested.start()  # no lock of the main process is held here
+    nested.join()
     files = {os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")}
     print("loaded" in sys.modules, __file__ in files, os.getppid())
 

@@ -112,6 +112,18 @@ def test_a_saved_state_dict_continues_the_run_exactly(name):
     assert not torch.equal(second.parameter, first.parameter)
 
 
+def test_saved_statistics_are_dealt_out_where_there_are_more_optimizers():
+    first = Hogwild(torch.zeros(2), SharedAdam, num_workers=1)
+    first.push(torch.ones(2), rank=0, lr=1e-3)
+    states = [first.optimizers[0].state_dict()]
+    second = Hogwild(
+        torch.zeros(2), SharedAdam, num_workers=3, num_optimizers=3, optimizer_states=states
+    )  # fmt: skip
+    second.push(torch.ones(2), rank=2, lr=1e-3)
+    steps = [int(one.state[second.parameter]["step"]) for one in second.optimizers]
+    assert steps == [1, 1, 2]
+
+
 def test_options_of_the_resumed_session_beat_the_saved_ones():
     first = Hogwild(torch.ones(2), lambda p: SharedAdam(p, lr=0.5), num_workers=1)
     states = [first.optimizers[0].state_dict()]
