@@ -70,6 +70,8 @@ class Processes:
     def start(self) -> None:
         """Start all of them, or as many as there are when a stop is asked for."""
         self.stop_signal.on_stop = end_fork_server  # it may load for long before the first
+        if self._stopping():  # since before that
+            end_fork_server()
         for maker in self.makers:
             process = None if self._stopping() else start_child(maker, self._stopping)
             if not process:
