@@ -509,7 +509,7 @@ def _in_help(tables: dict[str, dict[str, Any]], name: str) -> str:
 
 
 def read_recipes(path: Path | str) -> dict[str, dict[str, Any]]:
-    """The tables of a recipe file by name, "several_games.Pong" for that of a game.
+    """The tables of a recipe file by name, "several_games.Pong" for that of a game or an id.
 
     ValueError: one line about what is wrong, with the names of file, table and key.
     """
@@ -540,9 +540,10 @@ def _check_table(path, name: str, table: dict, options: dict[str, argparse.Actio
     if game:
         if kind not in WITH_GAMES:
             raise ValueError(f"{where}: games have their tables in {' and '.join(WITH_GAMES)}")
-        games = {game_name(env_id) for env_id in known_env_ids()}
+        ids = known_env_ids()
+        games = {*ids, *map(game_name, ids)}
         if game not in games:
-            raise ValueError(f"{where}: no game; the nearest is {_nearest(game, games)}")
+            raise ValueError(f"{where}: no game and no id; the nearest is {_nearest(game, games)}")
     for key, value in table.items():
         if key not in options:
             near = difflib.get_close_matches(key, options, n=1)
@@ -623,7 +624,7 @@ def recipe(
         tables = [file.get(name, {}) for file in files for name in names]
         return functools.reduce(lambda lower, upper: _make_way(lower, upper) | upper, tables)
 
-    names = ("every_run", which, f"{which}.{game_name(env_id)}")
+    names = ("every_run", which, f"{which}.{game_name(env_id)}", f"{which}.{env_id}")
     optimizer = optimizer or values(*names)["optimizer"]
     result = values(*names, optimizer)
     if optimizer != "Adam":

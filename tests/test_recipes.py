@@ -109,6 +109,8 @@ def test_the_command_line_beats_the_recipe_and_this_the_defaults():
         entropy_coef = 0.3
         [several_games.Pong]
         gamma = 0.98
+        [several_games.Pong-v4]
+        gamma = 0.97
         [several_games.Breakout]
         gamma = 0.1
         [RMSprop]
@@ -122,6 +124,7 @@ def test_the_command_line_beats_the_recipe_and_this_the_defaults():
     assert (one.gamma, one.entropy_coef, one.lr, one.max_grad_norm) == (0.9, 0.01, 1e-4, 40.0)
     assert load("--optimizer", "RMSprop", recipe=recipe).max_grad_norm == 5.0
     assert load("--env", "Breakout-v4", recipe=recipe).gamma == 0.1
+    assert load("--env", "Pong-v4", recipe=recipe).gamma == 0.97
     given = ("--gamma", "0.5", "--max-steps", "none", "--eval-interval", "none")
     args = load(*given, recipe=recipe)
     assert (args.gamma, args.max_steps, args.eval_interval) == (0.5, None, None)
@@ -178,8 +181,8 @@ def test_a_checkpoint_from_before_schedules_goes_on_with_its_numbers():
     ("table", "content", "key", "reason"),
     [
         ("several_game", "lr = 1", "", "no table of a recipe; the nearest is several_games"),
-        ("several_games.Pog", "max_steps = 9", "", "no game; the nearest is Pong"),
-        ("one_game.PongDeterministic", "lr = 1", "", "no game; the nearest is "),
+        ("several_games.Pog", "max_steps = 9", "", "no game and no id; the nearest is Pong"),
+        ("one_game.PongDeterministic", "lr = 1", "", "no game and no id; the nearest is "),
         ("every_run.Pong", "lr = 1", "", "games have their tables in one_game and several_games"),
         ("every_run", "gama = 0.9", "gama", "no option of a recipe; the nearest is gamma"),
         ("every_run", "log_dir = 'x'", "log_dir", "no option of a recipe"),
