@@ -108,7 +108,10 @@ class Exchanger(threading.Thread):
         while not self.ending.wait(POLL_SECONDS):
             now = time.monotonic()
             updates = int(self.hogwild.figures["updates"][: self.row or 1].sum())
-            if updates - self.updates >= self.every or now - self.exchanged > EXCHANGE_SECONDS:
+            # Workers die of weights that have diverged until those of the run are here again.
+            diverged = bool(self.hogwild.figures[DIVERGED][: self.row].any())
+            seconds = REPORT_SECONDS if diverged else EXCHANGE_SECONDS
+            if updates - self.updates >= self.every or now - self.exchanged > seconds:
                 self.updates = updates
                 self.exchange()
                 self.exchanged = time.monotonic()

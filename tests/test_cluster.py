@@ -258,7 +258,7 @@ class RecallRun:
         while not condition():
             assert time.monotonic() < deadline, f"{seconds} s have passed; {self.lines}"
             self.processes.wait(0.1)
-            assert self.processes.replace_dead(self.logger)
+            assert self.processes.replace_dead(self.logger), self.lines
             self.cluster.log(self.logger)
 
     def wait_for_line(self, text: str) -> None:
@@ -330,6 +330,8 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
     monkeypatch.setattr(exchange, "SILENT_SECONDS", 5)
     monkeypatch.setattr(cluster, "SILENT_SECONDS", 5)
     with RecallRun() as run:
+        run.server.parameter.detach()[7] = torch.nan
+        run.wait_for_line("diverged; what was changed since the last exchange is dropped")
         before = run.server.steps
         for number in (signal.SIGKILL, signal.SIGSTOP):
             run.lines.clear()
@@ -340,8 +342,6 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
         assert "the parameter server is silent for 5 s; killing it" in run.lines
         assert run.server.steps > before
         assert run.server.figures["workers"].tolist() == [1, 1]  # see Hogwild.push
-        run.server.parameter.detach()[7] = torch.nan
-        run.wait_for_line("diverged; what was changed since the last exchange is dropped")
         for machine, number in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
             cluster_faults.kill("ray::Machine", number)
             run.wait_for_line(f"machine {machine} (127.0.0.1) failed: ")
