@@ -218,7 +218,7 @@ class Cluster:
 
     def _say_who_trains(self) -> None:
         alone = not self.members and self.args.driver_workers == 0
-        if alone and not self.alone:
+        if alone and not (self.alone or self.hogwild.stopped):
             self._say("nobody trains until another machine joins the cluster")
         self.alone = alone
 

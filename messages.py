@@ -113,6 +113,8 @@ def what_next(run: Run) -> list[str]:
         resume += ["--ray", *filter(None, [args.ray])]
     if args.machines:
         resume += ["--machines", str(args.machines)]
+    if args.driver_workers is not None:
+        resume += ["--driver-workers", str(args.driver_workers)]
     play = [*given("save_model_dir", "--load-model-dir"), *logs]
     play += given("env_config", "--env-config")
     go_on = f"continue:      {command('main.py', '--resume', *resume)}"

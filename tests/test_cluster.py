@@ -365,7 +365,7 @@ def test_a_cluster_of_this_machine_listens_here_alone_and_ends_with_the_run(tmp_
     pytest.importorskip("ray")
     folder = tempfile.mkdtemp()
     monkeypatch.setenv("RAY_TMPDIR", folder)
-    run = Command(tmp_path, *SMALL, "--ray")
+    run = Command(tmp_path, *SMALL, "--ray", "--driver-workers", "1")
     try:
         run.wait_for(run.learning, 120)
         listening = subprocess.run(["ss", "-ltnp"], capture_output=True, text=True, check=True)
@@ -379,6 +379,8 @@ def test_a_cluster_of_this_machine_listens_here_alone_and_ends_with_the_run(tmp_
         assert run.process.returncode == 0
         run.wait_for(lambda: not run.children(), 10)
         assert "error" not in run.text()
+        continued = next(line for line in run.text().splitlines() if line.startswith("continue: "))
+        assert continued.endswith(" --ray --driver-workers 1")
     finally:
         for pid in [*run.children(), *([run.process.pid] if run.process.poll() is None else [])]:
             os.kill(pid, signal.SIGKILL)
