@@ -307,8 +307,8 @@ def test_two_machines_learn_recall_for_a_third_and_count_together(machines):
     assert 0 < state["step"] <= max(total["updates"] for total in run.totals().values())
     assert state["exp_avg"].any()
     line = messages.progress(run.server, figures, summary)
-    _, *measured = map(float, two_machines.PROGRESS.search(line).groups())
-    assert min(measured) > 0.0  # steps/s, s behind, MB/s
+    _, speed, behind, traffic = map(float, two_machines.PROGRESS.search(line).groups())
+    assert min(speed, traffic) > 0.0 <= behind < 10.0
     assert run.best >= 0.9
     run.assert_one_set_of_weights()
     assert run.server.steps == sum(totals["steps"] for totals in run.totals().values())
