@@ -107,7 +107,8 @@ class Exchanger(threading.Thread):
     def _exchange_until_the_end(self) -> None:
         while not self.ending.wait(POLL_SECONDS):
             now = time.monotonic()
-            updates = int(self.hogwild.figures["updates"][: self.row or 1].sum())
+            own = self.row or 1  # a driver without workers goes by the updates of the others
+            updates = int(self.hogwild.figures["updates"][:own].sum())
             # Workers die of weights that have diverged until those of the run are here again.
             diverged = bool(self.hogwild.figures[DIVERGED][: self.row].any())
             seconds = REPORT_SECONDS if diverged else EXCHANGE_SECONDS

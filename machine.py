@@ -21,9 +21,8 @@ import torch
 from ray.exceptions import ActorDiedError, GetTimeoutError
 
 import checkpoint
-import exchange
 import network
-from exchange import Exchanger, Messages
+from exchange import SILENT_SECONDS, Exchanger, Messages
 from group import Processes
 from hogwild import FinishedGames, Hogwild
 from messages import slow
@@ -140,11 +139,11 @@ class Machine:
 
 def _weights_of(server: ray.actor.ActorHandle) -> np.ndarray:
     try:
-        return np.array(ray.get(server.current.remote(), timeout=exchange.SILENT_SECONDS))
+        return np.array(ray.get(server.current.remote(), timeout=SILENT_SECONDS))
     except GetTimeoutError:
         raise RuntimeError(
-            f"no answer of the parameter server in {exchange.SILENT_SECONDS} s; does a firewall "
-            "shut off ports of the driver's machine?"
+            f"no answer of the parameter server in {SILENT_SECONDS} s; does a firewall shut off "
+            "ports of the driver's machine?"
         ) from None
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sqlite3
-import statistics
 import struct
 import subprocess
 import sys
@@ -96,8 +95,7 @@ def test_a_record_has_what_the_csvs_have_and_a_resumed_run_continues_it(tracker,
     training = [point for point in points if "training/score" in point]
     assert max(point["agent_steps"] for point in training) >= 800
     lengths = [point["training/length"] for point in training]
-    # A mean over few games, of which one may be counted a moment before its length is.
-    assert min(row[3] for row in games) <= statistics.median(lengths) <= 40
+    assert min(row[3] for row in games) <= min(lengths) <= max(lengths) <= 40
     assert {point["gradient/learning rate"] > 0 for point in training} == {True}
 
 
