@@ -710,6 +710,21 @@ print(kernels.LANES)
     assert done.stdout.split() == [str(lanes)], done.stderr
 
 
+@fast_only
+@pytest.mark.skipif(kernels.LANES == 8, reason="the other tests are about these kernels here")
+def test_kernels_for_machines_without_avx512_are_as_exact():
+    """As most laptops are: eight floats in a vector, and other loops."""
+    laptop = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse2,+avx,+avx2,+fma"}
+    tests = "random_pictures or (real_pictures and 8-True) or looks_like or little_is_open"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-k", tests, __file__],
+        cwd=Path(kernels.__file__).parent, env={**os.environ, **laptop}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout  # it is 5 where no test was found
+    assert "skipped" not in done.stdout
+
+
 def twice(x):
     return 2 * x
 
