@@ -61,6 +61,10 @@ def find(address: str, machines: int | None, driver_workers: int | None = None) 
         # To be said before Ray is imported; the token lies in no file.
         os.environ.update(ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15, or others' programs would be first
+    elif _has_token():
+        # `ray start --head` asks for it then, ray.init does not tell it unasked. It may be told to
+        # clusters that do not want it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     require("ray", "--ray needs Ray")
     return address
 
@@ -84,7 +88,15 @@ def connect(address: str) -> None:
         reason = "; ".join(lines) or repr(error)
         if address and "No node info" in reason:
             reason = f"this machine is not part of it; first ray start --address={address}"
+        elif address and "Failed to connect" in reason and not _has_token():
+            reason += "; if it wants a token, copy ~/.ray/auth_token from a machine that has it"
         raise ValueError(f"cannot join the Ray cluster: {reason}") from None
+
+
+def _has_token() -> bool:
+    """Whether this machine has the token that clusters may want, where Ray looks for it."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or Path.home().joinpath(".ray", "auth_token").exists()
 
 
 def _joined() -> str:

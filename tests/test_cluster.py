@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -406,3 +407,25 @@ def test_a_wrong_option_is_one_line(tmp_path, given):
     assert run.process.wait(timeout=120) == 2
     assert run.text().startswith(f"main.py: error: {WRONG[given]}")
     assert run.text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "told"),
+    [
+        (None, {}, None),
+        (".ray/auth_token", {}, "token"),
+        (None, {"RAY_AUTH_TOKEN": "5e" * 32}, "token"),
+        (".ray/auth_token", {"RAY_AUTH_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_a_cluster_is_told_the_token_that_this_machine_has(
+    tmp_path, monkeypatch, file, given, told
+):
+    if file:
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), **given})
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        assert connection.find(address, None) == address
+    assert os.environ.get("RAY_AUTH_MODE") == told
