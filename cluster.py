@@ -212,7 +212,8 @@ class Cluster:
             member.pulse.stands_still(number, time.monotonic())
             limit = SILENT_SECONDS if number else FIRST_STEP_SECONDS
             if member.pulse.still > limit:
-                self._say(f"{self.names[member.number]} is silent for {limit} s; killing it")
+                hint = "" if number else "; does a firewall shut off its ports?"
+                self._say(f"{self.names[member.number]} is silent for {limit} s; killing it{hint}")
                 ray.kill(member.actor)
                 self.members[node] = member._replace(pulse=Pulse())
 
@@ -247,7 +248,8 @@ class Cluster:
             hogwild.normalizer(), hogwild.first_step, hogwild.seconds,
         )  # fmt: skip
         self.names.append(f"machine {number} ({node['NodeManagerAddress']})")
-        result = actor.train.remote(number, workers, job, self.exchanger.server)
+        # The job in a list: the actor fetches it, and so can say that it cannot.
+        result = actor.train.remote(number, workers, [ray.put(job)], self.exchanger.server)
         self.members[node["NodeID"]] = Member(number, actor, result, Pulse())
         self._say(f"{self.names[number]} starts {count(workers, 'worker')}", logging.INFO)
 

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -68,11 +68,15 @@ def _version(package: str) -> str:
 class Machine:
     """Trains with workers of its own until the run stops."""
 
-    def train(self, number: int, workers: int, job: Job, server: ray.actor.ActorHandle) -> str:
+    def train(
+        self, number: int, workers: int, job: list[ray.ObjectRef], server: ray.actor.ActorHandle
+    ) -> str:
         """Returns why this machine takes part no more; nothing if the run stops.
 
-        number: of the machine.  RuntimeError: its exchange failed; another attempt may succeed.
+        number: of the machine.  job: one Job.
+        RuntimeError: its exchange failed; another attempt may succeed.
         """
+        job = _get(job[0])
         here = versions()
         if wrong := [f"{name} {here[name]}" for name, v in job.versions.items() if here[name] != v]:
             there = [f"{name} {v}" for name, v in job.versions.items() if here[name] != v]
@@ -85,7 +89,7 @@ class Machine:
         args.seed = int(seeds.generate_state(1, np.uint64)[0] >> 1)
         torch.set_num_threads(1)
         model = make_model(job.num_actions, args.hidden_size)
-        weights = torch.from_numpy(_weights_of(server))
+        weights = torch.from_numpy(np.array(_get(server.current.remote())))  # ours to change
         one = args.shared_optimizer
         hogwild = Hogwild(
             weights,
@@ -137,13 +141,14 @@ class Machine:
         return "" if healthy else "its workers died too often"
 
 
-def _weights_of(server: ray.actor.ActorHandle) -> np.ndarray:
+def _get(ref: ray.ObjectRef) -> Any:
+    """What comes from the driver's machine."""
     try:
-        return np.array(ray.get(server.current.remote(), timeout=SILENT_SECONDS))
+        return ray.get(ref, timeout=SILENT_SECONDS)
     except GetTimeoutError:
         raise RuntimeError(
-            f"no answer of the parameter server in {SILENT_SECONDS} s; does a firewall shut off "
-            "ports of the driver's machine?"
+            f"no answer of the driver's machine in {SILENT_SECONDS} s; does a firewall shut off "
+            "its ports?"
         ) from None
 
 
