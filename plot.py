@@ -34,7 +34,7 @@ DASHES = (("-", (0, (4, 1.5))), ((0, (6, 1, 1, 1)), (0, (1, 1))))
 FORMATS = ("png", "svg", "pdf")
 UNITS = {"steps": "agent steps (millions)", "hours": "training time (hours)"}
 MEANS_HEADER = ("run", "agent_steps", "games", "mean_score")  # of benchmarks/curves
-GAMES = 20  # training games that count as much as an evaluation
+GAMES = 100  # training games that count as much as an evaluation
 POINTS = 250  # of a line of training games: more would hide its dashes, and make a large file
 # Of an experiment: the lines of variants differ without colours, too.
 STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
@@ -85,7 +85,7 @@ def build_parser() -> LineParser:
         help="a horizontal line, such as a published score; may be repeated",
     )
     parser.add_argument(
-        "--smooth", type=positive_int, default=5, metavar="N",
+        "--smooth", type=positive_int, default=1, metavar="N",
         help=f"evaluations behind each point of a line, and {GAMES} times as many training games",
     )
     parser.add_argument("--title", default="", help="above the curves")

@@ -86,12 +86,12 @@ def test_training_games_are_a_dashed_line_of_the_mean_over_the_last(
     csv, training, x, at, monkeypatch
 ):
     monkeypatch.setattr(plot, "GAMES", 2)
-    games, evaluations, line = figure(csv, "--x", x, "--smooth", "1").lines
+    games, evaluations, line = figure(csv, "--x", x).lines
     assert points(games) == list(zip(at, [-21, -19.5, -15], strict=True))
     assert games.is_dashed()
     assert not line.is_dashed()
     assert games.get_color() == line.get_color() == evaluations.get_color()
-    [alone] = figure(training, "--x", x, "--smooth", "1").lines
+    [alone] = figure(training, "--x", x).lines
     assert points(alone) == points(games)
 
 
@@ -112,16 +112,16 @@ def test_many_training_games_are_few_points_from_the_first_to_the_last(tmp_path)
 def test_a_run_is_named_once_by_whichever_of_its_files_it_is_given(csv, training):
     both = [
         "Pong-v0",
-        "greedy: evaluations, with standard error; mean of the last 5",
+        "greedy: evaluations, with standard error",
         "sampled: training games, mean of the last 100",
     ]
     assert legend(csv) == legend(csv, training) == legend(training, csv) == both
     assert legend(training) == [both[0], both[2]]
     assert len(figure(training, csv).lines) == 3
-    assert legend(csv, training, "--label", "a", "--smooth", "1") == [
+    assert legend(csv, training, "--label", "a", "--smooth", "5") == [
         "a",
-        "greedy: evaluations, with standard error",
-        "sampled: training games, mean of the last 20",
+        "greedy: evaluations, with standard error; mean of the last 5",
+        "sampled: training games, mean of the last 500",
     ]
     training.unlink()
     assert legend(csv) == both[:2]
