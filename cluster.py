@@ -72,6 +72,7 @@ class Cluster:
             count_alive, Messages(), hogwild.stop, on_news=self._take_news,
             on_silence=self._end_server,
             optimizer_for_driver=args.driver_workers == 0,
+            value_bias_is_a_mean=args.value_mean_step > 0,
         )  # fmt: skip
         self.traffic: list[tuple[float, int]] = []  # see recent_counts
         self.members: dict[str, Member] = {}  # by node

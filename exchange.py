@@ -17,7 +17,7 @@ import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 from torch import nn
 
-from hogwild import DIVERGED, OF_GAMES, FinishedGames, Hogwild
+from hogwild import DIVERGED, OF_GAMES, WORKERS, FinishedGames, Hogwild
 from model import flatten_parameters
 from network import has_diverged
 from parameter_server import DRIVER, News, Reply, Report
@@ -58,6 +58,7 @@ class Exchanger(threading.Thread):
     games: finished games of this machine; None for the driver, which writes down its own.
     on_news: called with what the driver alone is told.
     optimizer_for_driver: whether the driver, which has no workers, saves that of another machine.
+    value_bias_is_a_mean: whether the bias of the value head follows the mean of the returns.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Exchanger(threading.Thread):
         on_news: Callable[[News], None] = lambda news: None,
         on_silence: Callable[["Exchanger"], None] = lambda exchanger: None,
         optimizer_for_driver: bool = False,
+        value_bias_is_a_mean: bool = False,
     ):
         super().__init__(name="exchange", daemon=True)
         self.machine, self.hogwild, self.every = machine, hogwild, every
@@ -83,6 +85,9 @@ class Exchanger(threading.Thread):
         self.on_stop, self.on_news, self.on_silence = on_stop, on_news, on_silence
         self.row = len(hogwild.normalizers) - 1
         self.model, self.private = model, flatten_parameters(model)[0]
+        self.mean_place = None  # in the vector
+        if value_bias_is_a_mean:
+            self.mean_place = model.critic_linear.bias.storage_offset()
         self.weights = hogwild.parameter.detach().numpy()  # (P,) in shared memory
         self.known = self.weights.copy()  # (P,) of the run, after the last exchange
         self.sent, self.change = np.empty_like(self.known), np.empty_like(self.known)
@@ -144,6 +149,11 @@ class Exchanger(threading.Thread):
             for vector in (self.weights, self.sent):
                 np.copyto(vector, self.known)
             self.change[:] = 0
+        if self.mean_place is not None:
+            # Every machine has moved it most of the way. The sum of that would go too far, and
+            # farther with each exchange; so it goes as far as a worker moved it on average.
+            workers = self.hogwild.figures[WORKERS]
+            self.change[self.mean_place] *= workers[: self.row].sum() / workers.sum().clamp(min=1)
         reply = self._call(self.change)
         if reply is None:
             return False

@@ -124,6 +124,7 @@ class Machine:
             number, hogwild, model, args.exchange_updates, server, _find_server,
             processes.workers_alive, messages, stop, FinishedGames(hogwild),
             optimizer_for_driver=job.args.driver_workers == 0,
+            value_bias_is_a_mean=args.value_mean_step > 0,
         )  # fmt: skip
         hogwild.start_clock()
         exchanger.start()

@@ -725,9 +725,6 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     defaults = recipe(args.env, args.envs_per_worker, given.get("optimizer"), args.recipe)
     given.update(_make_way(defaults, given) | given)
     _check_together(given)
-    if args.value_mean_step and args.ray is not None:
-        # Each machine moves the bias towards a target; the server would add up all their ways.
-        raise ValueError("--value-mean-step is for one machine; leave out --ray")
     if args.value_mean_step and args.envs_per_worker == 1:
         raise ValueError("--value-mean-step compares games; give --envs-per-worker 2 or more")
     if args.amsgrad and args.optimizer != "Adam":

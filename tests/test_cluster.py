@@ -26,7 +26,7 @@ import messages
 import options
 from environment import Normalizer
 from group import Processes
-from hogwild import Hogwild
+from hogwild import DIVERGED, WORKERS, Hogwild
 from model import flatten_parameters, make_model
 from monitor import Figures, Snapshot
 from network import compile_kernels
@@ -34,6 +34,7 @@ from parameter_server import DRIVER, ParameterServer, Report, recent_counts
 from player import play_games
 from processes import child_context
 from run import make_optimizer
+from shared_optim import SharedAdam
 from stopping import StopSignal
 from utils import TEST, game_seed
 
@@ -278,6 +279,38 @@ class RecallRun:
             lambda: self.best >= 0.9 or self.server.stopped or self.server.steps >= steps + 400
         )
         return self.best >= 0.9 or self.server.stopped
+
+
+def test_the_bias_that_is_a_mean_is_averaged_over_machines_and_all_else_is_added(machines):
+    machines(1)
+    import ray
+
+    from exchange import Exchanger, Messages
+
+    model = make_model(2, 16)
+    weights, _ = flatten_parameters(model)
+    place = model.critic_linear.bias.storage_offset()
+    first = weights.numpy().copy()
+    server = ray.remote(ParameterServer).remote(first, (DIVERGED, WORKERS))
+    exchangers = [
+        Exchanger(
+            machine, Hogwild(weights, SharedAdam, workers, several_machines=True),
+            make_model(2, 16), 64, server, None, lambda: 1, Messages(), None,
+            value_bias_is_a_mean=True,
+        )
+        for machine, workers in ((0, 1), (1, 3))
+    ]  # fmt: skip
+    for one in exchangers * 2:  # after the first time each knows how many workers there are
+        one.exchange()
+    for one, target in zip(exchangers, (8.0, 4.0), strict=True):
+        one.weights += 1.0
+        one.weights[place] = target
+    for one in (*exchangers, exchangers[0]):
+        one.exchange()
+    expected = first + 2.0
+    expected[place] = (1 * 8.0 + 3 * 4.0) / 4
+    for one in exchangers:
+        np.testing.assert_allclose(one.weights, expected, rtol=1e-6, atol=1e-6)
 
 
 def least_updates(run: RecallRun) -> float:

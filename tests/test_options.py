@@ -240,8 +240,6 @@ def test_the_step_of_the_values_mean_wants_games_to_compare():
     assert build("--value-mean-step", "0.1", "--envs-per-worker", "2").args.value_mean_step == 0.1
     with pytest.raises(ValueError, match=r"^--value-mean-step compares games; "):
         load_options(["--value-mean-step", "0.1", "--envs-per-worker", "1"])
-    with pytest.raises(ValueError, match=r"^--value-mean-step is for one machine; "):
-        load_options(["--value-mean-step", "0.1", "--ray"])
 
 
 def test_the_step_of_the_values_mean_wants_the_head_that_it_moves(monkeypatch):
