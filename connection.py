@@ -88,15 +88,19 @@ def connect(address: str) -> None:
         reason = "; ".join(lines) or repr(error)
         if address and "No node info" in reason:
             reason = f"this machine is not part of it; first ray start --address={address}"
-        elif address and "Failed to connect" in reason and not _has_token():
-            reason += "; if it wants a token, copy ~/.ray/auth_token from a machine that has it"
+        elif address and "Failed to connect" in reason:
+            reason += "; if it wants a token, ~/.ray/auth_token has to be the one of its head"
         raise ValueError(f"cannot join the Ray cluster: {reason}") from None
 
 
 def _has_token() -> bool:
     """Whether this machine has the token that clusters may want, where Ray looks for it."""
-    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(given) or Path.home().joinpath(".ray", "auth_token").exists()
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return bool(token.strip())
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home().joinpath(".ray", "auth_token")
+    with contextlib.suppress(OSError):
+        return bool(Path(path).read_text().strip())
+    return False
 
 
 def _joined() -> str:

@@ -150,8 +150,8 @@ class Exchanger(threading.Thread):
                 np.copyto(vector, self.known)
             self.change[:] = 0
         if self.mean_place is not None:
-            # Every machine has moved it most of the way. The sum of that would go too far, and
-            # farther with each exchange; so it goes as far as a worker moved it on average.
+            # Every machine may have moved it most of the way: the sum of many would go too far, and
+            # farther with each exchange. What the others did meanwhile may still go too far once.
             workers = self.hogwild.figures[WORKERS]
             self.change[self.mean_place] *= workers[: self.row].sum() / workers.sum().clamp(min=1)
         reply = self._call(self.change)

@@ -4,7 +4,7 @@
 # use it: "Failed to connect to Ray cluster". RAY_AUTH_MODE=token makes it use it, and does no harm where the cluster wants none.
 # Guess: a cluster that was started without a word about tokens can be joined without one, at least by whoever has the file.
 #
-# Seen: "before: joined"; "after a local ray.init(): Failed to connect"; "RAY_AUTH_MODE=token: joined".
+# Seen: "before: joined"; "after a local ray.init(): Failed to connect"; "RAY_AUTH_MODE=token: joined"; "a token too many: joined".
 set -euo pipefail
 folder=$(mktemp -d)
 export HOME=$folder RAY_TMPDIR=$folder RAY_USAGE_STATS_ENABLED=0
@@ -35,7 +35,7 @@ finish() {
 }
 trap 'finish; sleep 3; rm -rf "$folder"' EXIT
 start() {
-  setsid "$folder/venv/bin/ray" start --head --block --node-ip-address 127.0.0.1 --port "$port" --num-cpus 1 \
+  setsid env "$@" "$folder/venv/bin/ray" start --head --block --node-ip-address 127.0.0.1 --port "$port" --num-cpus 1 \
     --object-store-memory 100000000 --include-dashboard false > "$folder/start" 2>&1 &
   pids=$!
   for _ in $(seq 60); do grep -q "runtime started" "$folder/start" && return; sleep 1; done
@@ -58,3 +58,7 @@ sleep 5
 start
 expect "after a local ray.init()" "$(join env)" "Failed to connect"
 expect RAY_AUTH_MODE=token "$(join env RAY_AUTH_MODE=token)" joined
+finish
+sleep 5
+start RAY_AUTH_MODE=disabled
+expect "a token too many" "$(join env RAY_AUTH_MODE=token)" joined

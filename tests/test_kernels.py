@@ -712,9 +712,10 @@ print(kernels.LANES)
 
 @fast_only
 @pytest.mark.skipif(kernels.LANES == 8, reason="the other tests are about these kernels here")
-def test_kernels_for_machines_without_avx512_are_as_exact():
+def test_kernels_for_machines_without_avx512_are_as_exact(tmp_path):
     """As most laptops are: eight floats in a vector, and other loops."""
     laptop = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse2,+avx,+avx2,+fma"}
+    laptop["NUMBA_CACHE_DIR"] = str(tmp_path)
     tests = "random_pictures or (real_pictures and 8-True) or looks_like or little_is_open"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-k", tests, __file__],
