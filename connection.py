@@ -98,7 +98,7 @@ def _has_token() -> bool:
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return bool(token.strip())
     path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home().joinpath(".ray", "auth_token")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no text
         return bool(Path(path).read_text().strip())
     return False
 
