@@ -5,6 +5,8 @@ statistics, and steps it without a lock. The state exists from the start, becaus
 made it at its first step would make a private one.
 """
 
+import inspect
+
 import torch
 
 MOST_PARTS = 10  # an average over fewer than a tenth of the updates would be noise
@@ -26,17 +28,27 @@ def forget_as_one_of(optimizer: torch.optim.Optimizer, parts: float) -> None:
         group["alpha"] = single["alpha"] ** parts
 
 
-def _share(optimizer: torch.optim.Optimizer) -> None:
-    for state in optimizer.state.values():
-        for tensor in state.values():
-            tensor.share_memory_()
+class _Shared(torch.optim.Optimizer):
+    # These and `step` are PyTorch's without what torch.compile wants around them: that imports
+    # torch._dynamo and sympy at the first call, 1.3 s of processor time and 70 MB.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+    def share_memory(self) -> None:
+        """Move the state to shared memory. Call after load_state_dict, which replaces it."""
+        for state in self.state.values():
+            for tensor in state.values():
+                tensor.share_memory_()
 
 
-class SharedRMSprop(torch.optim.RMSprop):
+class SharedRMSprop(_Shared, torch.optim.RMSprop):
     """RMSprop of Mnih et al. (2016): one moving average of squared gradients for all workers.
 
     Arguments as torch.optim.RMSprop, with the suite's defaults.
     """
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.RMSprop.step))
 
     def __init__(
         self, params, lr=7e-4, alpha=0.99, eps=0.1, weight_decay=0, momentum=0, centered=False
@@ -50,12 +62,8 @@ class SharedRMSprop(torch.optim.RMSprop):
                 if centered:
                     self.state[p]["grad_avg"] = torch.zeros_like(p)
 
-    def share_memory(self) -> None:
-        """Move the state to shared memory. Call after load_state_dict, which replaces it."""
-        _share(self)
 
-
-class SharedAdam(torch.optim.Adam):
+class SharedAdam(_Shared, torch.optim.Adam):
     """Adam with moments and step count common to all workers.
 
     Arguments as torch.optim.Adam, with the suite's defaults.
@@ -66,6 +74,8 @@ class SharedAdam(torch.optim.Adam):
     counts missing, an update is smaller than it should be, by a part of less than s / 2; from
     t = 40,000 on, both powers are too small to count in float64, and so is what t is.
     """
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
     def __init__(
         self, params, lr=1e-4, betas=(0.9, 0.999), eps=1e-3, weight_decay=0, amsgrad=False
@@ -81,7 +91,3 @@ class SharedAdam(torch.optim.Adam):
                 }
                 if amsgrad:
                     self.state[p]["max_exp_avg_sq"] = torch.zeros_like(p)
-
-    def share_memory(self) -> None:
-        """Move the state to shared memory. Call after load_state_dict, which replaces it."""
-        _share(self)

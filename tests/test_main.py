@@ -156,6 +156,17 @@ def test_the_first_line_does_not_wait_for_torch(tmp_path):
     assert done.stdout == "main.py: Breakout-v0, resuming\n"
 
 
+def test_no_process_of_a_run_imports_what_only_torch_compile_wants(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "main.py"), *SMALL, "--max-steps", "100"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+    )  # fmt: skip
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert {"torch.optim.adam", "shared_optim"} <= imported
+    assert not {"torch._dynamo", "sympy"} & imported
+
+
 def test_the_commands_that_a_run_prints_at_its_end_work(trained, command):
     pattern = r"^(continue|play the best|play the last): +(.*)$"
     commands = dict(re.findall(pattern, output_of(trained), re.MULTILINE))
