@@ -155,8 +155,9 @@ class TensorBoard:
     model: its parameters are views of `weights`, a private vector (P,).
 
     Each further session of a run has a folder, and so curves, of its own in the one of the first.
-    In one and the same curve, steps that were lost stay: TensorBoard's loader ignores a writer's
-    purge_step, and cuts a curve only when that one gets a lower step.
+    In one and the same curve, steps that were lost stay: TensorBoard's window ignores a writer's
+    purge_step, and cuts a curve only when that one gets a lower step; EventAccumulator does neither
+    without a purge_step (`findings/`).
     """
 
     def __init__(self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor):
@@ -190,7 +191,8 @@ class TensorBoard:
 class Tracker:
     """The same curves in the record of a tracker, which later sessions of the run continue.
 
-    kind: one of options.TRACKERS.  record_id: of the run.  config: what it was started with.
+    kind: one of options.TRACKERS.  record_id: of the run.  config: of this session;
+    trackio keeps the last one's, wandb's files each.
     folder: where wandb's files go, unless WANDB_DIR says else.
 
     Steps that were lost before a resumption stay in the record.
