@@ -271,7 +271,8 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
             ("3e-4@0,3e-4@0.7M,3e-5@1.3M", 0, 0.95, 0.001, 200.0),
         ),
         (("--env", "ALE/BeamRider-v5"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
-        (("--env", "MsPacman-v0"), (1e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (("--env", "MsPacman-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        (("--env", "Asteroids-v0"), (1e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Pong-v0", "--optimizer", "RMSprop"), (7e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (
             ("--lr", "0.5", "--anneal-steps", "3", "--tau", "0.7", "-ec", "0", "--max-grad-norm=9"),
@@ -290,7 +291,7 @@ def test_the_help_says_which_games_have_which_defaults():
     text = " ".join(build_parser().format_help().split())
     assert (
         "(default: 0.0001; 0.0003 with several games per worker in Pong, Breakout, SpaceInvaders, "
-        "BeamRider; 3e-4@0,3e-4@0.7M,3e-5@1.3M with several games per worker in "
+        "BeamRider, MsPacman; 3e-4@0,3e-4@0.7M,3e-5@1.3M with several games per worker in "
         "PongDeterministic-v4; 0.0007 with RMSprop)" in text
     )
     assert (
@@ -298,6 +299,7 @@ def test_the_help_says_which_games_have_which_defaults():
         "SpaceInvaders, BeamRider)" in text
     )
     assert "(default: 40.0; 200.0 with several games per worker)" in text
+    assert "(default: 0.0; 0.1 with several games per worker in MsPacman)" in text
 
 
 def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
