@@ -678,7 +678,8 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     """
     parser = build_parser()
     given = vars(parser.parse_args(argv))
-    saved = {"anneal_steps": 0, **resumed["args"]}  # older checkpoints come from a constant rate
+    # Older checkpoints come from a constant rate, and from values that learned all of the return.
+    saved = {"anneal_steps": 0, "value_mean_step": 0.0, **resumed["args"]}
     if any(isinstance(length, float) for length in saved.get("distributed_step_size", ())):
         # Earlier versions dealt out learning rates.
         if "lr" not in given:

@@ -31,6 +31,7 @@ import gym_eval
 import main
 import messages
 import monitor
+import options
 import processes
 from hogwild import GAMES_KEPT
 from messages import too_little_memory, what_next
@@ -990,6 +991,16 @@ def test_a_checkpoint_from_before_annealing_keeps_its_rate(trained, monkeypatch)
     assert load_options(["--resume", "--max-steps", "9000"])[0].anneal_steps == 0
     given = ["--resume", "--max-steps", "9000", "--anneal-steps", "7"]
     assert load_options(given)[0].anneal_steps == 7
+
+
+def test_a_checkpoint_from_before_value_mean_step_goes_on_without_it(trained):
+    saved = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")
+    saved["args"] |= {"env": "MsPacman-v0", "envs_per_worker": 8}
+    given = ["--env", "MsPacman-v0", "--resume", "--max-steps", "9000"]
+    saved["args"]["value_mean_step"] = 0.2
+    assert options.parse_resumed(given, Path("any"), saved).value_mean_step == 0.2
+    del saved["args"]["value_mean_step"]
+    assert options.parse_resumed(given, Path("any"), saved).value_mean_step == 0
 
 
 @pytest.mark.parametrize("in_checkpoint", [None, 1.0, 3.0])
