@@ -168,7 +168,9 @@ class Run:
         require_shared_memory(2 * 4 * (4 * args.hidden_size) * args.hidden_size)
         self.model = make_model(len(actions), args.hidden_size)
         if args.value_mean_step and "critic_linear.bias" not in self.model.state_dict():
-            raise ValueError("--value-mean-step moves critic_linear.bias, which model.py has not")
+            raise ValueError(
+                "--value-mean-step moves critic_linear.bias, which model.py has not; give 0"
+            )
         normalizer = [0.0, 0.0, 0.0]
         self.introduction: list[str] = []  # of the weights that it starts from
         if resumed:
