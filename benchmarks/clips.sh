@@ -16,6 +16,6 @@ clip() { # game, number, seconds from its start
         --record "demo/$1.gif" --record-game "$2" --record-from "$3" --record-seconds 10
 }
 clip SpaceInvaders 13 20
-clip BeamRider 7 60
+clip BeamRider 19 140
 clip MsPacman 12 27
 clip Asteroids 1 20

@@ -112,7 +112,7 @@ def test_published_weights_play_the_same_game_through_a_plain_forward_pass(name)
         lives = info["lives"]
     env.close()
     assert description["count_lives"]
-    assert (lost > 0) == ("Pong" not in name)
+    assert (lost > 0) == (not name.endswith(("Pong-v0", "PongDeterministic-v4", "BeamRider-v0")))
     assert (env.fire_action is not None) == ("Breakout" in name)
     assert (result.score, result.length) == (score, length)
     assert result.action_hash == hashlib.sha256(bytes(actions)).hexdigest()
