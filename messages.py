@@ -86,7 +86,8 @@ def same_policy(figures: Figures) -> str:
     return (
         f"the policy has been one and the same in all observations for {SAME_STEPS:,} agent steps "
         f"(deviation {figures.policy_deviation:.0e}, mean |cx| of the LSTM {figures.cell:.1f}): "
-        "if that stays so nothing is learned; begin anew with --value-mean-step 0.1 or a lower --lr"
+        "if that stays so nothing is learned; begin anew with a lower --lr, or with "
+        "--value-mean-step 0.1 if it is 0"
     )
 
 

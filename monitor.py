@@ -156,8 +156,8 @@ class TensorBoard:
 
     Each further session of a run has a folder, and so curves, of its own in the one of the first.
     In one and the same curve, steps that were lost stay: TensorBoard's window ignores a writer's
-    purge_step, and cuts a curve only when that one gets a lower step; EventAccumulator does neither
-    without a purge_step (`findings/`).
+    purge_step, and cuts a curve only when that one gets a lower step; EventAccumulator cuts at a
+    purge_step only (`findings/`).
     """
 
     def __init__(self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor):
@@ -192,7 +192,7 @@ class Tracker:
     """The same curves in the record of a tracker, which later sessions of the run continue.
 
     kind: one of options.TRACKERS.  record_id: of the run.  config: of this session;
-    trackio keeps the last one's, wandb's files each.
+    trackio keeps that of the last session, wandb's files that of each.
     folder: where wandb's files go, unless WANDB_DIR says else.
 
     Steps that were lost before a resumption stay in the record.

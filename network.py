@@ -96,7 +96,7 @@ class PlainNetwork:
             # What depends on no weight, as the state that a network without memory hands on, has
             # no gradient.
             flows = [(x, d) for x, d in zip(outputs, gradients, strict=True) if x.requires_grad]
-            # What has these gradients; backward() imports sympy, for 0.4 s, where it is given them.
+            # The sum whose gradients these are: backward(gradients) would import sympy, 0.4 s.
             sum((x * d).sum() for x, d in flows).backward()
             flowing = [x.grad if x.grad is not None else torch.zeros_like(x) for x in (hx, cx)]
 

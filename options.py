@@ -727,7 +727,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     given.update(_make_way(defaults, given) | given)
     _check_together(given)
     if args.value_mean_step and args.envs_per_worker == 1:
-        raise ValueError("--value-mean-step compares games; give --envs-per-worker 2 or more")
+        raise ValueError("--value-mean-step compares games; give 0 or --envs-per-worker 2 or more")
     if args.amsgrad and args.optimizer != "Adam":
         raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
     if args.adam_eps and args.optimizer != "Adam":

@@ -169,7 +169,8 @@ class Run:
         self.model = make_model(len(actions), args.hidden_size)
         if args.value_mean_step and "critic_linear.bias" not in self.model.state_dict():
             raise ValueError(
-                "--value-mean-step moves critic_linear.bias, which model.py has not; give 0"
+                "--value-mean-step moves critic_linear.bias, which model.py has not; give 0, and a "
+                "--lr that is safe with that"
             )
         normalizer = [0.0, 0.0, 0.0]
         self.introduction: list[str] = []  # of the weights that it starts from

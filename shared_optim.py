@@ -30,10 +30,12 @@ def forget_as_one_of(optimizer: torch.optim.Optimizer, parts: float) -> None:
 
 class _Shared(torch.optim.Optimizer):
     # These and `step` are PyTorch's without what torch.compile wants around them: that imports
-    # torch._dynamo and sympy at the first call, 1.3 s of processor time and 70 MB.
+    # torch._dynamo and sympy at the first call, 1.3 s of processor time and 70 MB. What is around
+    # `step` also turns gradients off, so that has to be done anew.
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     def share_memory(self) -> None:
         """Move the state to shared memory. Call after load_state_dict, which replaces it."""

@@ -2,7 +2,7 @@
 # Numba 0.68.1: NUMBA_BOUNDSCHECK=1 is no part of the key of a cache=True function. Where the function was compiled
 # before, the run that looks for a wrong index gets the old code from the cache, without a check, and finds nothing;
 # where it was not, the checked code stays in the cache, and later runs without the variable raise. Guess: the variable
-# decides for the run that has it, as NUMBA_CPU_NAME does. It needs a NUMBA_CACHE_DIR of its own.
+# decides for the run that has it. It needs a NUMBA_CACHE_DIR of its own.
 #
 # Seen: "cached without a check: NUMBA_BOUNDSCHECK=1 compiles nothing, takes 1 from the cache"; "cached with a check: a
 # run without the variable raises IndexError".

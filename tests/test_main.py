@@ -158,14 +158,16 @@ def test_the_first_line_does_not_wait_for_torch(tmp_path):
 
 
 def test_no_process_of_a_run_imports_what_only_torch_compile_wants(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / "main.py"), *SMALL, "--max-steps", "100"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
-        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
-    )  # fmt: skip
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert {"torch.optim.adam", "shared_optim"} <= imported
-    assert not {"torch._dynamo", "sympy"} & imported
+    first = (*SMALL, "--optimizer", "RMSprop", "--max-steps", "100")
+    for given in (first, ("--resume", "--max-steps", "200")):
+        done = subprocess.run(
+            [sys.executable, str(PROJECT / "main.py"), *given],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
+            env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+        )  # fmt: skip
+        imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+        assert {"torch.optim.adam", "shared_optim"} <= imported
+        assert not {"torch._dynamo", "sympy"} & imported
 
 
 def test_the_commands_that_a_run_prints_at_its_end_work(trained, command):

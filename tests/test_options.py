@@ -242,9 +242,19 @@ def test_the_step_of_the_values_mean_wants_games_to_compare():
         load_options(["--value-mean-step", "0.1", "--envs-per-worker", "1"])
 
 
+def test_a_run_with_a_step_of_the_values_mean_goes_on_with_one_game_if_that_is_0():
+    run = build("--env", "MsPacman-v0")
+    Path("trained_models").mkdir()
+    run.save()
+    resume = ["--env", "MsPacman-v0", "--resume", "--envs-per-worker", "1"]
+    with pytest.raises(ValueError, match=r"^--value-mean-step compares games; give 0 or "):
+        load_options(resume)
+    assert load_options([*resume, "--value-mean-step", "0"])[0].envs_per_worker == 1
+
+
 def test_the_step_of_the_values_mean_wants_the_head_that_it_moves(monkeypatch):
     monkeypatch.setattr("run.make_model", lambda *_: torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"critic_linear\.bias, which model\.py has not"):
+    with pytest.raises(ValueError, match=r"critic_linear\.bias, which model\.py has not; give 0"):
         build("--value-mean-step", "0.1")
 
 

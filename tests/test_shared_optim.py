@@ -3,11 +3,15 @@
 import copy
 import io
 import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import shared_optim
 from hogwild import Hogwild
 from run import Run, load_options
 from shared_optim import SharedAdam, SharedRMSprop
@@ -83,6 +87,19 @@ def test_all_statistics_exist_before_the_first_step_and_are_shared(name):
     after = {key: tensor.data_ptr() for key, tensor in optimizer.state[parameter].items()}
     assert after == shared_at  # nothing was added or replaced
     assert before.keys() == after.keys()
+
+
+@pytest.mark.parametrize("kind", [SharedAdam, SharedRMSprop])
+def test_no_method_of_an_optimizer_imports_what_only_torch_compile_wants(kind):
+    code = (
+        f"import sys, torch; from shared_optim import {kind.__name__} as kind\n"
+        "p = torch.nn.Parameter(torch.ones(2)); one = kind([p]); p.grad = torch.ones(2)\n"
+        "one.step(); one.load_state_dict(one.state_dict()); one.step(); one.zero_grad()\n"
+        "print(p.tolist() != [1, 1], {'torch._dynamo', 'sympy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(shared_optim.__file__).parent,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout == "True set()\n"
 
 
 @pytest.mark.parametrize("name", PAIRS)
