@@ -163,10 +163,9 @@ class Display:
         self.next_update = now + REFRESH_SECONDS
         if self.state == "starting" and self.server.has_learned:
             self.state = ""
-        evaluation = self.server.evaluation
-        if evaluation["evaluations"] > self.evaluations:
-            self.evaluations = int(evaluation["evaluations"])
-            self.scores.append(float(evaluation["last_score"]))
+        self.evaluations, evaluated = self.server.evaluations_after(self.evaluations)
+        if evaluated:
+            self.scores += [score for _, score in evaluated]
             with contextlib.suppress(OSError):  # then it stays new until the next evaluation
                 rows = checkpoint.read_csv(self.run.files.csv) if self.is_new else []
                 self.is_new &= not beats_first(checkpoint.by_evaluation(rows))

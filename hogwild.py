@@ -33,9 +33,12 @@ OF_GAMES = ("score", "length")  # ... and over its finished games, raw points an
 DIVERGED = "diverged"
 WORKERS = "workers"  # How many workers its row stands for: 1, but see Hogwild.
 # What the test process says: the number of evaluations, the mean score of the last one, the best
-# mean score so far (nan: none), agent steps behind the weights that were evaluated last; and a
-# number that moves as long as it does not hang.
-OF_EVALUATION = ("evaluations", "last_score", "best_score", "last_steps", "beats")
+# mean score so far (nan: none); and a number that moves as long as it does not hang.
+OF_EVALUATION = ("evaluations", "last_score", "best_score", "beats")
+# What is kept of each evaluation: agent steps behind its weights, and its mean score. Of so many:
+# those of short games follow each other faster than the main process looks.
+OF_EVALUATED = ("agent_steps", "score")
+EVALUATIONS_KEPT = 256
 # What is kept of each finished training game: when it ended (seconds and agent steps of the run),
 # raw points, agent steps, and the "steps" of its worker that its last step makes complete.
 OF_FINISHED = ("seconds", "agent_steps", "score", "length", "worker_steps")
@@ -145,6 +148,8 @@ class Hogwild:
         self.normalizers = torch.zeros(rows, 3, dtype=torch.float64).share_memory_()
         self.evaluation = Table(OF_EVALUATION)
         self.evaluation["last_score"] = self.evaluation["best_score"] = torch.nan
+        # Evaluation i is in place i % EVALUATIONS_KEPT.
+        self.evaluated = Table(OF_EVALUATED, EVALUATIONS_KEPT)
         self.stop_flag = torch.zeros(1, dtype=torch.uint8).share_memory_()
         self.first_step = first_step
         self.first_second = first_second
@@ -245,6 +250,24 @@ class Hogwild:
         if not workers.any():  # no other machine has reported yet, and this one has no worker
             workers = begun
         return workers @ self.normalizers / workers.sum().clamp(min=1)
+
+    def count_evaluation(self, agent_steps: int, score: float) -> None:
+        """For the test process: the weights of that step have this mean score."""
+        place = int(self.evaluation["evaluations"]) % EVALUATIONS_KEPT
+        self.evaluated["agent_steps"][place] = agent_steps
+        self.evaluated["score"][place] = score
+        self.evaluation["last_score"] = score
+        self.evaluation["evaluations"] += 1  # last, as it says that the others are there
+
+    def evaluations_after(self, seen: int) -> tuple[int, list[tuple[int, float]]]:
+        """How many evaluations there were, and agent steps and mean score of those after `seen`.
+
+        The newest EVALUATIONS_KEPT, in the order in which they were played.
+        """
+        number = int(self.evaluation["evaluations"])
+        places = [i % EVALUATIONS_KEPT for i in range(max(seen, number - EVALUATIONS_KEPT), number)]
+        steps, scores = self.evaluated["agent_steps"], self.evaluated["score"]
+        return number, [(int(steps[i]), float(scores[i])) for i in places]
 
     def beat(self) -> None:
         """The test process does not hang. Workers say that by their steps."""

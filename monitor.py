@@ -112,16 +112,12 @@ class Curves:
         self.evaluations = 0
 
     def new(self, last: bool = False) -> list[tuple[int, dict[str, float]]]:
-        """Agent step and values by name: of a new evaluation, and every TENSORBOARD_SECONDS.
+        """Agent step and values by name: of each new evaluation, and every TENSORBOARD_SECONDS.
 
         last: all that is left.
         """
-        found = []
-        evaluation = self.server.evaluation
-        if evaluation["evaluations"] > self.evaluations:
-            self.evaluations = int(evaluation["evaluations"])
-            score = {"evaluation/score": float(evaluation["last_score"])}
-            found.append((int(evaluation["last_steps"]), score))
+        self.evaluations, evaluated = self.server.evaluations_after(self.evaluations)
+        found = [(steps, {"evaluation/score": score}) for steps, score in evaluated]
         now = Snapshot.of(self.server)
         learned = now.totals["updates"] > self.last.totals["updates"]
         if learned and (last or now.second - self.last.second >= TENSORBOARD_SECONDS):

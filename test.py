@@ -104,9 +104,7 @@ def test(
             )
         except OSError as error:
             logger.error(f"cannot save: {error}")
-        server.evaluation["last_score"] = score
-        server.evaluation["last_steps"] = steps
-        server.evaluation["evaluations"] += 1
+        server.count_evaluation(steps, score)
         wake = time.monotonic() + pause(args.eval_interval, time.process_time() - began)
         while not server.stopped and time.monotonic() < wake:
             server.beat()

@@ -161,8 +161,7 @@ def test_a_new_agent_is_excused_until_an_evaluation_clearly_beats_the_first(tmp_
     for evaluation, (score, excused) in enumerate([(-21.0, True), (-21.0, True), (-15.0, False)]):
         rows = [(9.0, 1000 + evaluation, score, 9)] * 8
         checkpoint.append_csv(tmp_path / "Pong-v0.csv", rows)
-        view.server.evaluation["last_score"] = score
-        view.server.evaluation["evaluations"] += 1
+        view.server.count_evaluation(1000 + evaluation, score)
         view.next_update = 0
         view.update()
         assert (f"{excuse}, here near -21" in shown(view)) == excused
@@ -182,9 +181,9 @@ def test_lines_of_the_log_are_broken_between_words(tmp_path):
 
 def test_an_evaluation_adds_to_the_curve(tmp_path):
     view = make_display(tmp_path, 80, 24)
-    for i in range(1, 4):
-        view.server.evaluation["last_score"] = i
-        view.server.evaluation["evaluations"] = i
+    for scores in ([1], [2, 3]):
+        for score in scores:
+            view.server.count_evaluation(100 * score, score)
         view.next_update = 0
         view.update()
         view.next_update = 0
@@ -442,12 +441,11 @@ def test_quiet_prints_nothing(tmp_path):
 def test_the_picture_of_the_display_is_of_a_real_run(tmp_path):
     picture = tmp_path / "display.svg"
     script = str(PROJECT / "benchmarks/picture_of_display.py")
-    options = ("--evaluations", "1", "-o", str(picture), "--", *SMALL, "--eval-interval", "0")
+    options = ("--evaluations", "1", "-o", str(picture), "--", *SMALL, "--eval-interval", "100")
     subprocess.run([sys.executable, script, *options], check=True, timeout=120)
     svg = picture.read_text()
     text = re.sub(r"<[^>]*>", "", svg).replace("&#160;", " ")
-    # More than one evaluation may have ended between two looks.
-    assert re.search(r"mean of \d+ \S+ +best \S+ +2 greedy games each", text)
+    assert re.search(r"mean of 1 \S+ +best \S+ +2 greedy games each", text)
     assert "2 of 2 alive, 1 game each" in text
     assert "url(http" not in svg
     assert len(svg) < 60_000

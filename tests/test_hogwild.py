@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hogwild
-from hogwild import FinishedGames, Hogwild
+from hogwild import EVALUATIONS_KEPT, FinishedGames, Hogwild
 from shared_optim import SharedAdam
 
 FIRST_STEP = 1000
@@ -186,3 +186,17 @@ def test_a_game_that_is_overwritten_while_it_is_read_is_not_given(monkeypatch):
     scores += [row[2] for row in games.collect()]
     assert scores == [3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
     assert games.lost == 3
+
+
+def test_each_evaluation_is_given_once_and_the_newest_of_too_many():
+    server = Hogwild(torch.zeros(2), SharedAdam, num_workers=1)
+    assert server.evaluations_after(0) == (0, [])
+    for i in range(3):
+        server.count_evaluation(10 * i, -i)
+    assert server.evaluations_after(1) == (3, [(10, -1.0), (20, -2.0)])
+    for i in range(3, 300):
+        server.count_evaluation(10 * i, -i)
+    number, found = server.evaluations_after(3)
+    assert number == 300
+    assert found == [(10 * i, -i) for i in range(300 - EVALUATIONS_KEPT, 300)]
+    assert server.evaluations_after(300) == (300, [])

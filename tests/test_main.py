@@ -289,10 +289,8 @@ def test_tensorboard_gets_the_scores_of_the_csv_and_a_new_run_its_own_folder(tra
     for _, steps, score, _ in checkpoint.read_csv(trained / "logs/Pong-v0.csv"):
         scores.setdefault(steps, []).append(score)
     events = EventAccumulator(str(folder), {"scalars": 0}).Reload().Scalars("evaluation/score")
-    # Evaluations as short as these may follow each other faster than anybody looks.
-    assert events[-1].step == max(scores)
     assert {e.step: e.value for e in events} == pytest.approx(
-        {e.step: np.mean(scores[e.step]) for e in events}
+        {steps: np.mean(values) for steps, values in scores.items()}
     )
     run = command(*SMALL, "--max-steps", "40")
     assert run.process.wait(timeout=60) == 0

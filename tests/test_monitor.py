@@ -127,8 +127,7 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
         for i in range(1, 6):
             server.report(0, steps=100, updates=2, games=1, value=i, score=first_step + i)
             if i <= evaluations:
-                server.evaluation["last_score"], server.evaluation["last_steps"] = i, server.steps
-                server.evaluation["evaluations"] += 1
+                server.count_evaluation(server.steps, i)
             board.update(last=i == 5)
     score = "training/score"
     runs = served(
@@ -171,7 +170,7 @@ def test_histograms_are_of_the_newest_weights(tmp_path):
     board = TensorBoard(tmp_path, server, model, weights)
     with torch.no_grad():
         server.parameter.fill_(3.0)
-    server.evaluation["evaluations"] += 1
+    server.count_evaluation(0, 0.0)
     board.update(last=True)
     histogram = read_events(tmp_path).Histograms("conv1/weight")[0].histogram_value
     assert (histogram.min, histogram.max) == (3.0, 3.0)
