@@ -84,7 +84,7 @@ def progress(server: Hogwild, figures: Figures, machines: str = "") -> str:
 def same_policy(figures: Figures) -> str:
     """What the log says of a run for which monitor.SamePolicy does."""
     return (
-        f"the policy has been one and the same in all observations for {SAME_STEPS:,} agent steps "
+        f"the policy has hardly differed between observations for {SAME_STEPS:,} agent steps "
         f"(deviation {figures.policy_deviation:.0e}, mean |cx| of the LSTM {figures.cell:.1f}): "
         "if that stays so nothing is learned; begin anew with a lower --lr, or with "
         "--value-mean-step 0.1 if it is 0"

@@ -25,6 +25,10 @@ TENSORBOARD_SECONDS = 10  # between points of a curve
 # Deviation of the policy between observations below which they are all the same to it. That of a
 # new agent, whose actor is small, begins near there; in MsPacman-v0 it rises within 100,000 steps.
 SAME_POLICY = 1e-4
+# A second sign is a saturated LSTM: mean |cx| was at most 7 in the runs that learned, and 20 to 33,
+# beside a deviation of 0.001, in one that did not in 0.7 M steps, benchmarks/learning.md, "What was
+# tried".
+SATURATED, NEARLY_SAME_POLICY = 10.0, 1e-2
 SAME_STEPS = 200_000  # agent steps
 PROJECT = "a3c-lstm"  # that the runs belong to in a tracker
 
@@ -69,7 +73,7 @@ class Figures(NamedTuple):
 
 
 class SamePolicy:
-    """Notices a policy that is one and the same in all observations for SAME_STEPS agent steps."""
+    """Notices a policy that hardly differs between observations for SAME_STEPS agent steps."""
 
     def __init__(self, steps: int):
         self.differed = steps  # when it last differed between observations
@@ -80,7 +84,8 @@ class SamePolicy:
 
         figures: since the last call, of a run that is now at so many agent steps.
         """
-        if not figures.policy_deviation < SAME_POLICY:  # nan: there was no update
+        same_below = NEARLY_SAME_POLICY if figures.cell > SATURATED else SAME_POLICY
+        if not figures.policy_deviation < same_below:  # nan: there was no update
             self.differed, self.said = steps, False
         due = steps - self.differed >= SAME_STEPS and not self.said
         self.said |= due

@@ -67,11 +67,22 @@ def test_a_window_forgets_what_is_older(monkeypatch):
     assert figures.speed == pytest.approx(5)
 
 
+@pytest.mark.parametrize(
+    ("deviation", "cell", "is_dead"),
+    [(5e-5, 0.5, True), (1e-3, 5.0, False), (1e-3, 15.0, True), (2e-2, 15.0, False)],
+)
+def test_a_policy_differs_less_where_the_lstm_is_saturated(deviation, cell, is_dead):
+    server, _, _ = make_server()
+    policies, last = SamePolicy(server.steps), Snapshot.of(server)
+    server.report(0, steps=SAME_STEPS, updates=1, policy_deviation=deviation, cell=cell)
+    assert policies.check(server.steps, Figures.between(last, Snapshot.of(server))) == is_dead
+
+
 def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
     server, _, _ = make_server()
     policies, last = SamePolicy(server.steps), Snapshot.of(server)
     said = []
-    for deviation in (3e-3, *[1e-6] * 12, 3e-3, *[1e-6] * 6, math.nan, *[1e-6] * 6):
+    for deviation in (3e-2, *[1e-6] * 12, 3e-2, *[1e-6] * 6, math.nan, *[1e-6] * 6):
         updates = 0 if math.isnan(deviation) else 4
         deviations = 4 * deviation if updates else 0.0
         server.report(
