@@ -80,10 +80,14 @@ class Files(NamedTuple):
         return [path for path in (*models, *logs, *kept) if path.exists()]
 
     def leftovers(self) -> list[Path]:
-        """What a process that was killed left of its writes to this environment's files."""
+        """What a process that was killed left of its writes to this environment's files.
+
+        Not what gym_eval.py writes beside the run, such as a moving picture of that name.
+        """
         name = glob.escape(self.model.stem)
         folders = {self.model.parent, self.csv.parent}
-        return [path for folder in folders for path in folder.glob(f"{name}.*.tmp")]
+        paths = [path for folder in folders for path in folder.glob(f"{name}.*.tmp")]
+        return [path for path in paths if {".dat", ".ckpt", ".json", ".csv"} & {*path.suffixes}]
 
 
 RUNS = "trained_models/"  # where runs leave their models, in the current folder

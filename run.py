@@ -46,7 +46,7 @@ def load_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict |
     ValueError: one line about what is wrong with either.
     """
     args = options.parse(argv)
-    if Path(args.save_model_dir).resolve() == checkpoint.PUBLISHED.resolve():
+    if Path(args.save_model_dir).resolve().is_relative_to(checkpoint.PUBLISHED.resolve()):
         raise ValueError(f"{args.save_model_dir}: for the published models; no run writes there")
     if not args.resume:
         return args, None
@@ -385,8 +385,8 @@ class Run:
         if not self.server.has_learned:
             return  # a run that learned nothing leaves no files
         for name, make in self.makers.items():
-            if name == self.args.track and name in self.failed_boards:
-                continue  # it may have waited long for its service, and would again
+            if name in self.failed_boards and (name == self.args.track or name not in self.boards):
+                continue  # it may have waited long for its service, or left a folder and a thread
             try:
                 if name not in self.boards:
                     self.boards[name] = make()

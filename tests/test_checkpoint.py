@@ -313,6 +313,7 @@ def test_what_a_killed_writer_left_is_found(tmp_path):
         path.with_name(f"{path.name}.77.tmp").touch()
         path.touch()
     tmp_path.joinpath("Pong-v00.dat.77.tmp").touch()  # of another environment
+    files.log.with_name("Pong-v0.gif.77.tmp").touch()  # of gym_eval.py --record
     assert sorted(path.name for path in files.leftovers()) == [
         "Pong-v0.ckpt.77.tmp", "Pong-v0.csv.77.tmp", "Pong-v0.step-20.dat.77.tmp",
     ]  # fmt: skip

@@ -311,6 +311,20 @@ def test_a_run_goes_on_without_tensorboard_if_it_cannot_be_written(tmp_path, mon
     assert checkpoint.load_checkpoint(tmp_path / "trained_models/Pong-v0.ckpt")["steps"] >= 200
 
 
+def test_a_tensorboard_that_cannot_begin_is_tried_once(tmp_path, monkeypatch, capsys):
+    tries = []
+
+    def fail(*args):
+        tries.append(args)  # each would leave a folder and a thread
+        raise ValueError("a fault")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(monitor.TensorBoard, "__init__", fail)
+    argv = [*SMALL, "--max-steps", "2000", "--tensorboard-logger"]
+    assert main.main(argv, StopSignal()) == 0
+    assert len(tries) == capsys.readouterr().out.count("cannot write for TensorBoard") == 1
+
+
 def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, capsys):
     def fail(server, figures, machines):
         raise ZeroDivisionError

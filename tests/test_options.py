@@ -612,6 +612,7 @@ def refuse(capsys, *options: str) -> str:
         (("--load", "--published", "-lmd", "there"), "not allowed with"),
         (("--published",), "add --load"),
         (("-smd", "published/"), "no run writes there"),
+        (("-smd", "published/seed-3"), "no run writes there"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
