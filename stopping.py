@@ -1,5 +1,6 @@
 """How a person stops a program. Needs the standard library only, so that it is there at once."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -59,7 +60,8 @@ class StopSignal:
                 self.on_stop()
         elif number == signal.SIGINT and now - self.first > REPEAT_SECONDS:
             for child in self.children:
-                child.kill()
+                with contextlib.suppress(ValueError):  # it is being replaced, and closed already
+                    child.kill()
             if self.before_exit:
                 self.before_exit()
             os._exit(128 + number)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import math
+import multiprocessing as mp
 import os
 import re
 import resource
@@ -615,6 +616,22 @@ def test_a_second_ctrl_c_ends_at_once(command):
     assert run.interrupt() < 2
     assert run.process.returncode == 128 + signal.SIGINT
     run.wait_for(lambda: not run.children(), 5)
+
+
+def test_a_second_ctrl_c_ends_at_once_while_a_process_is_replaced(monkeypatch):
+    def leave(code):
+        raise SystemExit(code)
+
+    replaced = mp.get_context("spawn").Process()
+    replaced.close()
+    stop_signal = StopSignal()
+    stop_signal.children = [replaced]
+    monkeypatch.setattr(os, "_exit", leave)
+    stop_signal._handle(signal.SIGINT, None)
+    stop_signal.first -= 2 * REPEAT_SECONDS
+    with pytest.raises(SystemExit) as end:
+        stop_signal._handle(signal.SIGINT, None)
+    assert end.value.code == 128 + signal.SIGINT
 
 
 def test_an_ignored_hang_up_stays_ignored(command):
