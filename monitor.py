@@ -25,9 +25,9 @@ TENSORBOARD_SECONDS = 10  # between points of a curve
 # Deviation of the policy between observations below which they are all the same to it. That of a
 # new agent, whose actor is small, begins near there; in MsPacman-v0 it rises within 100,000 steps.
 SAME_POLICY = 1e-4
-# A second sign is a saturated LSTM: mean |cx| was at most 7 in the runs that learned, and 20 to 33,
-# beside a deviation of 0.001, in one that did not in 0.7 M steps, benchmarks/learning.md, "What was
-# tried".
+# A second sign is a saturated LSTM: mean |cx| was at most 7 in 51 runs, and 20 to 33, beside a
+# deviation of 0.001, in one that then learned nothing in 0.7 M steps, benchmarks/learning.md, "What
+# was tried".
 SATURATED, NEARLY_SAME_POLICY = 10.0, 1e-2
 SAME_STEPS = 200_000  # agent steps
 PROJECT = "a3c-lstm"  # that the runs belong to in a tracker
