@@ -19,8 +19,10 @@ import json
 import tomllib
 
 import checkpoint
+from environment import has_chance, parse_env_id
 
 REFERENCES = Path(__file__).with_name("references.toml")
+EPISODES = 100
 KEYS = ("policy", "seed", "episodes", "mean", "standard_error")
 HEADER = """\
 | id | random play | greedy | sampled | classic (days, 16 to 32 cores) | agent steps | hours |
@@ -33,18 +35,27 @@ def published() -> list[Path]:
 
 
 def add(evaluation: Path) -> None:
-    """ValueError: one line, if it is no evaluation of a published model."""
+    """ValueError: one line, if it is no evaluation of a published model, or not by its protocol."""
     try:
         found = json.loads(evaluation.read_text(encoding="utf-8"))
         result = {key: found[key] for key in KEYS}
-    except (OSError, ValueError, KeyError) as error:
+        sha256, time_limit = found["sha256"], found["time_limit"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{evaluation}: no evaluation of gym_eval.py ({error!r})") from None
     for path in published():
         description = json.loads(path.read_text(encoding="utf-8"))
-        if description["sha256"] == found["sha256"]:
+        if description["sha256"] == sha256:
             break
     else:
         raise ValueError(f"{evaluation}: of weights that are not published")
+    if result["policy"] not in checkpoint.POLICIES:
+        raise ValueError(f"{evaluation}: {result['policy']}, which the table has no column for")
+    spec = parse_env_id(description["env"])
+    games = episodes(description["env"], description["actions"], result["policy"])
+    if result["episodes"] not in (games, EPISODES):
+        raise ValueError(f"{evaluation}: {result['episodes']} games in place of {games}")
+    if int(time_limit.split()[0]) != spec.time_limit:
+        raise ValueError(f"{evaluation}: games of {time_limit}, the id has {spec.time_limit}")
     others = [
         other
         for other in description.get("results", [])
@@ -53,6 +64,11 @@ def add(evaluation: Path) -> None:
     description["results"] = sorted([*others, result], key=lambda r: (r["policy"], r["seed"]))
     text = json.dumps(description, indent=2) + "\n"
     checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def episodes(env_id: str, actions: list[str], policy: str) -> int:
+    """Games of an evaluation in the table: one says all where there is no chance."""
+    return EPISODES if has_chance(parse_env_id(env_id), actions, policy == "greedy") else 1
 
 
 def score(mean: float, error: float | None) -> str:

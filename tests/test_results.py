@@ -38,8 +38,10 @@ def test_every_published_model_has_the_score_of_its_policy_among_its_results():
         description = json.loads(path.read_text(encoding="utf-8"))
         own = [r for r in description["results"] if r["policy"] == description["policy"]]
         assert own, path
-        # A greedy agent plays one and the same game on an id without chance.
-        assert all(r["episodes"] == 100 or r["standard_error"] is None for r in own)
+        for result in description["results"]:
+            # A greedy agent plays one and the same game on an id without chance.
+            games = results.episodes(path.stem, description["actions"], result["policy"])
+            assert (result["episodes"], result["standard_error"] is None) == (games, games == 1)
 
 
 def test_the_readme_is_short():
@@ -90,7 +92,7 @@ def evaluation(folder: Path, **changes) -> Path:
     description = json.loads((folder / "Pong-v0.json").read_text(encoding="utf-8"))
     found = {
         "policy": "sampled", "seed": 3, "episodes": 100, "mean": 1.5, "standard_error": 0.5,
-        "sha256": description["sha256"], **changes,
+        "sha256": description["sha256"], "time_limit": "10000 agent steps", **changes,
     }  # fmt: skip
     path = folder / "eval"
     path.write_text(json.dumps(found))
@@ -105,9 +107,33 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
     assert len([r for r in added if r["policy"] == "greedy"]) == 2
 
 
-def test_an_evaluation_of_other_weights_is_refused(copies):
-    with pytest.raises(ValueError, match="not published"):
-        results.add(evaluation(copies, sha256="0"))
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sha256": "0"}, "not published"),
+        ({"episodes": 2}, "2 games in place of 100"),
+        ({"episodes": 1, "standard_error": None}, "1 games in place of 100"),
+        ({"policy": "epsilon-greedy"}, "epsilon-greedy, which the table has no column for"),
+        ({"time_limit": "100 agent steps"}, "games of 100 agent steps, the id has 10000"),
+    ],
+)
+def test_an_evaluation_that_is_not_by_the_protocol_is_refused(copies, changes, words):
+    before = (copies / "Pong-v0.json").read_bytes()
+    with pytest.raises(ValueError, match=words):
+        results.add(evaluation(copies, **changes))
+    assert (copies / "Pong-v0.json").read_bytes() == before
+
+
+def test_one_game_is_all_where_there_is_no_chance():
+    assert results.episodes("PongDeterministic-v4", ["NOOP", "FIRE"], "greedy") == 1
+    assert results.episodes("PongDeterministic-v4", ["NOOP", "FIRE"], "sampled") == 100
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "not json", '{"policy": "greedy"}', "3"])
+def test_what_is_no_evaluation_is_one_line(tmp_path, text):
+    (tmp_path / "eval").write_text(text)
+    with pytest.raises(ValueError, match=r"^[^\n]*no evaluation of gym_eval.py[^\n]*$"):
+        results.add(tmp_path / "eval")
 
 
 @pytest.mark.parametrize(
