@@ -6,6 +6,7 @@ Of main.py also the recipes behind the defaults and what --resume keeps.
 import argparse
 import difflib
 import functools
+import operator
 import re
 import shlex
 import sys
@@ -584,26 +585,35 @@ def _option_value(action: argparse.Action, value: Any) -> Any:
 
 def _check_together(values: dict[str, Any]) -> None:
     """ValueError: there are two options of which one stands in place of the other."""
-    for given, option, other in (
-        (is_schedule(values.get("lr")), "a schedule of --lr", "anneal_steps"),
-        (values.get("distributed_step_size"), "--distributed-step-size", "num_steps"),
-    ):
-        if given and values.get(other):
-            raise ValueError(f"{option} stands in place of {_option(other)}; leave out one of them")
+    if is_schedule(values.get("lr")) and values.get("anneal_steps"):
+        raise ValueError(
+            f"the schedule --lr {values['lr']} stands in place of --anneal-steps; leave this out, "
+            "or give a constant --lr with it"
+        )
+    if values.get("distributed_step_size") and values.get("num_steps"):
+        raise ValueError(
+            "--distributed-step-size stands in place of --num-steps; leave out one of them"
+        )
 
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _make_way(values: dict[str, Any], better: dict[str, Any]) -> dict[str, Any]:
-    """`values` without those that something in `better` stands in place of."""
-    values = dict(values)
-    if is_schedule(better.get("lr")):
+def _layered(*tables: dict[str, Any]) -> dict[str, Any]:
+    """The options of tables of which each beats those before it.
+
+    What stands in place of another option beats that one, too: a schedule of the rate ends the
+    annealing that tables up to its own ask for, for as long as no later one has another rate.
+    """
+    values = functools.reduce(operator.or_, tables)
+    latest = {name: i for i, table in enumerate(tables) for name in table if table[name]}
+    if is_schedule(values.get("lr")) and latest.get("anneal_steps", -1) < latest["lr"]:
         values["anneal_steps"] = 0
-    if better.get("distributed_step_size"):
+    num_steps, lengths = latest.get("num_steps", -1), latest.get("distributed_step_size", -1)
+    if lengths > num_steps:
         values["num_steps"] = None
-    if better.get("num_steps"):
+    elif num_steps > lengths:
         values["distributed_step_size"] = []
     return values
 
@@ -613,17 +623,19 @@ def recipe(
     envs_per_worker: int,
     optimizer: str | None = None,
     path: Path | str | None = None,
+    given: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The options of learning and evaluation by the recipes: of the file, over recipes.toml.
 
-    optimizer: if it is not for the recipe to say.  ValueError: as read_recipes.
+    optimizer: if it is not for the recipe to say.  given: what beats the recipes.
+    ValueError: as read_recipes.
     """
     which = "one_game" if envs_per_worker == 1 else "several_games"
     files = [_default_recipes(), read_recipes(path) if path else {}]
 
     def values(*names: str) -> dict[str, Any]:
         tables = [file.get(name, {}) for file in files for name in names]
-        return functools.reduce(lambda lower, upper: _make_way(lower, upper) | upper, tables)
+        return _layered(*tables, given or {})
 
     names = ("every_run", which, f"{which}.{game_name(env_id)}", f"{which}.{env_id}")
     optimizer = optimizer or values(*names)["optimizer"]
@@ -659,6 +671,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("--resume brings back its own weights; leave out --load")
     if args.published and not args.load:
         raise ValueError("--published says which weights --load starts from; add --load")
+    if args.load_model_dir and not args.load:
+        raise ValueError("--load-model-dir says which weights --load starts from; add --load")
     if args.machines and args.ray is None:
         raise ValueError("--machines counts those of a Ray cluster; add --ray")
     if args.driver_workers is not None and args.ray is None:
@@ -689,7 +703,7 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
                 "more; give --lr, for all of them"
             )
         saved["distributed_step_size"] = []
-    saved = _make_way(saved, given)
+    saved |= {k: v for k, v in _layered(saved, given).items() if k not in given}
     if saved.get("optimizer") != "Adam":
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
     # Of the session, not of the run.
@@ -723,8 +737,9 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
         args.envs_per_worker = 1 if crowded else ENVS_PER_WORKER
     args.skip_rate = args.skip_rate or SKIP_RATE
     given = vars(args)
-    defaults = recipe(args.env, args.envs_per_worker, given.get("optimizer"), args.recipe)
-    given.update(_make_way(defaults, given) | given)
+    asked = {name: given[name] for name in recipe_options() if name in given}
+    values = recipe(args.env, args.envs_per_worker, asked.get("optimizer"), args.recipe, asked)
+    given.update(values | asked)
     _check_together(given)
     if args.value_mean_step and args.envs_per_worker == 1:
         raise ValueError("--value-mean-step compares games; give 0 or --envs-per-worker 2 or more")

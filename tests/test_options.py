@@ -284,6 +284,19 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
         (("--env", "MsPacman-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Asteroids-v0"), (1e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Pong-v0", "--optimizer", "RMSprop"), (7e-4, 10_000_000, 1.0, 0.01, 200.0)),
+        # A constant rate in place of the schedule falls as any other.
+        (
+            ("--env", "PongDeterministic-v4", "--optimizer", "RMSprop"),
+            (7e-4, 10_000_000, 0.95, 0.001, 200.0),
+        ),
+        (
+            ("--env", "PongDeterministic-v4", "--lr", "2e-4"),
+            (2e-4, 10_000_000, 0.95, 0.001, 200.0),
+        ),
+        (
+            ("--env", "PongDeterministic-v4", "--lr", "2e-4", "--anneal-steps", "0"),
+            (2e-4, 0, 0.95, 0.001, 200.0),
+        ),
         (
             ("--lr", "0.5", "--anneal-steps", "3", "--tau", "0.7", "-ec", "0", "--max-grad-norm=9"),
             (0.5, 3, 0.7, 0.0, 9.0),
@@ -586,6 +599,10 @@ def refuse(capsys, *options: str) -> str:
         (("--lr", "1e-4@2M,1e-5@1M"), "'1M' does not come after"),
         (("--lr", "1e-4@0%,1e-5@100%"), "--max-steps or --schedule-steps"),
         (("--lr", "1e-4@0,1e-5@1M", "--anneal-steps", "9"), "in place of --anneal-steps"),
+        (
+            ("--env", "PongDeterministic-v4", "--anneal-steps", "9"),
+            "3e-5@1.3M stands in place of --anneal-steps; leave this out, or give a constant --lr",
+        ),
         (("--gamma", "0.9@0,1.5@1M"), "'1.5'"),
         (("--entropy-coef", "0.1@0,-1@1M"), "'-1'"),
         (("--schedule-steps", "0"), "'0'"),
@@ -611,6 +628,7 @@ def refuse(capsys, *options: str) -> str:
         (("--load", "--published"), "no weights of Pong-v0 are published (there are: none)"),
         (("--load", "--published", "-lmd", "there"), "not allowed with"),
         (("--published",), "add --load"),
+        (("-lmd", "there"), "add --load"),
         (("-smd", "published/"), "no run writes there"),
         (("-smd", "published/seed-3"), "no run writes there"),
     ],

@@ -204,7 +204,7 @@ def test_a_checkpoint_from_before_schedules_goes_on_with_its_numbers():
         ("one_game", "distributed_step_size = 5", "distributed_step_size", "5 is not a list"),
         ("one_game", "distributed_step_size = [0]", "distributed_step_size", "'0' is not a whole "),
         ("one_game", "num_steps = 5\ndistributed_step_size = [5]", "distributed_step_size", "--d"),
-        ("one_game", "lr = '1@0,2@5'\nanneal_steps = 5", "anneal_steps", "a schedule of --lr st"),
+        ("one_game", "lr = '1@0,2@5'\nanneal_steps = 5", "anneal_steps", "the schedule --lr 1@"),
     ],
     ids=str,
 )
