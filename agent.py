@@ -121,10 +121,9 @@ class Agent:
         else:
             name = file_name(parse_env_id(source).env_id)
             path, env_id = checkpoint.find_model(None, name), env_id or source
-        load = checkpoint.load_last if path.suffix == ".ckpt" else checkpoint.load_model
-        state_dict, description = load(path)
+        state_dict, description = checkpoint.load_any(path)
         trained = description or {}
-        env_id = env_id or trained.get("env") or path.stem.replace("ALE-", "ALE/")
+        env_id = env_id or checkpoint.trained_on(path, description)
         config = game_config(crops, env_id)
         normalizer = None
         if description:

@@ -387,6 +387,18 @@ def load_last(path: Path) -> tuple[dict[str, Tensor], dict]:
     return content["model"], _check_description(path, described | {"sha256": sha256})
 
 
+def load_any(path: Path) -> tuple[dict[str, Tensor], dict | None]:
+    """Weights of a file, those of a .ckpt the last of its run, and their description if there is
+    one. ValueError: one line that says why they cannot be used.
+    """
+    return (load_last if path.suffix == ".ckpt" else load_model)(path)
+
+
+def trained_on(path: Path, description: dict | None) -> str:
+    """The environment id of these weights; where no description says it, by the file's name."""
+    return (description or {}).get("env") or path.stem.replace("ALE-", "ALE/")
+
+
 def _load_checkpoint(path: Path) -> tuple[dict, str]:
     content, sha256 = load_file(path)
     for key, types in CHECKPOINT_TYPES.items():

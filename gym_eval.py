@@ -238,15 +238,24 @@ def no_bar(*arguments) -> Iterator[Callable[[str], None]]:
 
 
 def check(args: argparse.Namespace) -> tuple[EnvSpec, list[Policy]]:
-    """What the id says, and how to play. ValueError: one line about what is wrong with the options.
+    """What the id says, and how to play; fills in the id where none was given.
+
+    ValueError: one line about what is wrong with the options.
     """
     policies = options.policies(args)
+    if args.load_model and args.last:
+        raise ValueError("--load-model says which file to play; leave out --last")
+    if args.env is None:
+        path = args.load_model
+        args.env = checkpoint.trained_on(path, checkpoint.load_any(path)[1]) if path else "Pong-v0"
     if args.record:
         require("av", "--record needs PyAV")
         if len(policies) > 1:
             raise ValueError("--record shows a game of one policy; ask for one at a time")
-        if not os.access(args.record.parent, os.W_OK):
-            raise ValueError(f"{args.record.parent}: no folder that can be written")
+        folder = args.record.parent
+        made = folder.resolve() == Path(args.log_dir).resolve()  # before the first game
+        if not made and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise ValueError(f"{folder}: no folder that can be written")
         if args.record.exists() and not args.record.is_file():
             raise ValueError(f"{args.record}: not a file")
         if args.record_game not in ("first", "best") and args.record_game >= args.num_episodes:
@@ -255,8 +264,6 @@ def check(args: argparse.Namespace) -> tuple[EnvSpec, list[Policy]]:
             )
     if args.render:
         require_screen()
-    if args.load_model and args.last:
-        raise ValueError("--load-model says which file to play; leave out --last")
     spec = parse_env_id(args.env)
     check_skip_rate(spec, args.skip_rate)
     return spec, policies

@@ -313,7 +313,10 @@ def add_max_idle_steps(group) -> None:
 def build_eval_parser() -> LineParser:
     parser = LineParser(prog="gym_eval.py", description="Evaluate a saved A3C-LSTM model.")
     run = parser.add_argument_group("run")
-    run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
+    run.add_argument(
+        "-ev", "--env", metavar="ID",
+        help="environment id (default: Pong-v0; that of the training with --load-model)",
+    )
     run.add_argument(
         "--workers", type=positive_int, metavar="N",
         help="games side by side, in all processes together (those of main.py are processes); the "

@@ -88,8 +88,10 @@ class Video:
         os.replace(self.aside, self.path)
 
     def discard(self) -> None:
-        self.container.close()
-        self.aside.unlink(missing_ok=True)
+        try:
+            self.container.close()  # writes the rest, or fails on a full disk
+        finally:
+            self.aside.unlink(missing_ok=True)
 
 
 class Palette:

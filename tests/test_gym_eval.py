@@ -332,6 +332,18 @@ def test_a_checkpoint_is_played_as_a_file(played, weights, tmp_path):
     assert summary(tmp_path) == played | {"weights": "Pong-v0.ckpt", "sha256": sha256}
 
 
+def test_a_named_file_is_played_in_the_game_of_its_training(models, tmp_path):
+    shutil.copy(models / "Pong-v0.dat", tmp_path / "best.dat")
+    text = (models / "Pong-v0.json").read_text()
+    trained = json.loads(text) | {"env": "PongDeterministic-v4"}
+    (tmp_path / "best.json").write_text(json.dumps(trained))
+    options = ["--load-model", str(tmp_path / "best.dat"), "-lg", str(tmp_path)]
+    assert gym_eval.main([*options, *SHORT[2:]], StopSignal()) == 0
+    assert summary(tmp_path, "PongDeterministic-v4")["env"] == "PongDeterministic-v4"
+    assert gym_eval.main([*options, *SHORT], StopSignal()) == 0
+    assert summary(tmp_path)["env"] == "Pong-v0"
+
+
 def test_the_policy_is_that_of_the_description_unless_told_otherwise(weights, tmp_path, capsys):
     for folder, policy in (("sampled", {"policy": "sampled"}), ("unknown", {})):
         path = save(tmp_path, "Pong-v0", weights)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from pathlib import Path
 
 import av
 import numpy as np
@@ -218,6 +219,34 @@ def test_a_folder_of_that_name_is_refused_before_any_game(models, tmp_path, caps
     path.mkdir()
     assert run(models, tmp_path / "logs", "--record", str(path)) == 2
     assert capsys.readouterr().err == f"gym_eval.py: error: {path}: not a file\n"
+
+
+def test_a_file_is_no_folder_for_a_video_and_that_of_the_log_need_not_be_there(
+    models, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("text")
+    assert run(models, tmp_path / "logs", "--record", "README.md/a.gif") == 2
+    assert capsys.readouterr().err == (
+        "gym_eval.py: error: README.md: no folder that can be written\n"
+    )
+    assert not Path("logs").exists()
+    games = ("-ne", "1", "-mel", "5")
+    assert run(models, tmp_path / "logs", *games, "--record", "logs/a.gif") == 0
+    assert Path("logs/a.gif").stat().st_size
+
+
+def test_a_full_disk_leaves_no_part_of_a_video(tmp_path):
+    class Full:
+        def close(self):
+            raise OSError(28, "No space left on device")
+
+    video = record.Video(tmp_path / "a.gif", 4, 4)
+    video.container.close()
+    video.container = Full()
+    with pytest.raises(OSError, match="No space left"):
+        video.discard()
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_game_than_the_reported_one_is_an_error(models, tmp_path, monkeypatch, capsys):
