@@ -115,11 +115,14 @@ class Processes:
             return False
         for i in dead:  # if the fork server died, they may be alive: this tells them to end
             self.running[i].close()
+        if len(dead) == len(self.running):  # it may have, and the next one may load for long
+            self.stop_signal.on_stop = end_fork_server
         for done, i in enumerate(dead):
             another = None
             try:
                 another = None if self._stopping() else start_child(self.makers[i], self._stopping)
             finally:
+                self.stop_signal.on_stop = None
                 if not another:  # nobody may ask the closed ones anything
                     left = dead[done:]
                     self.running[:] = [p for j, p in enumerate(self.running) if j not in left]

@@ -214,7 +214,11 @@ def how(exitcode: int) -> str:
     """What an exit code says about the end of a process."""
     if exitcode >= 0:
         return f"exit code {exitcode}"
-    text = f"killed by {signal.Signals(-exitcode).name}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:  # most of the real-time ones have none
+        name = f"signal {-exitcode}"
+    text = f"killed by {name}"
     return f"{text}, as by a system that runs out of memory" if exitcode == -9 else text
 
 

@@ -108,3 +108,9 @@ def test_a_process_that_has_not_begun_may_take_longer():
     while not pulse.stands_still(7.0, now):
         now, seconds = now + 1, seconds + 1
     assert seconds == processes.FIRST_STEP_SECONDS + 1
+
+
+def test_the_end_of_a_process_is_in_words():
+    assert processes.how(3) == "exit code 3"
+    assert processes.how(-9) == "killed by SIGKILL, as by a system that runs out of memory"
+    assert processes.how(-35) == "killed by signal 35"  # a real-time one, which has no name
