@@ -166,15 +166,33 @@ class TensorBoard:
 
         self.curves, self.server, self.model, self.weights = Curves(server), server, model, weights
         sessions = itertools.chain([folder], (folder / f"session-{n}" for n in itertools.count(2)))
-        self.writer = SummaryWriter(next(str(s) for s in sessions if not any(s.glob("events.*"))))
-        state = torch.zeros(1, model.hidden_size)
-        self.writer.add_graph(model, [(torch.zeros(1, 1, 80, 80), (state, state))])
+        session = next(str(s) for s in sessions if not any(s.glob("events.*")))
+        self.make_writer = lambda: SummaryWriter(session)
+        self.writer = self.make_writer()
+        self.has_graph = False
 
     def update(self, last: bool = False) -> None:
-        """Write what is new; after an evaluation also how the weights are distributed now.
+        """Write what is new: at first the graph, after an evaluation how the weights are
+        distributed now.
 
         last: write all that is left, and close the files.
+        Whatever error: the next call goes on with a file of its own, and without a graph that could
+        not be drawn. A writer that has failed once never writes again.
         """
+        self.writer = self.writer or self.make_writer()
+        try:
+            self._write(last)
+        except Exception:
+            failed, self.writer = self.writer, None
+            with contextlib.suppress(Exception):  # the same
+                failed.close()
+            raise
+
+    def _write(self, last: bool) -> None:
+        if not self.has_graph:
+            self.has_graph = True
+            state = torch.zeros(1, self.model.hidden_size)
+            self.writer.add_graph(self.model, [(torch.zeros(1, 1, 80, 80), (state, state))])
         for steps, points in self.curves.new(last):
             for name, value in points.items():
                 self.writer.add_scalar(name, value, steps)
