@@ -106,9 +106,12 @@ DESCRIPTION_TYPES = {  # of what is read from ENV.json
     "loaded": (dict, type(None)),
 }
 # Scores can be compared if these are the same; with what holds where a description, of an earlier
-# version, says nothing.
+# version, says nothing. Of AS_NOW nobody knows: it then counts as unchanged.
+AS_NOW = object()
 RULES = {
     "env": None,
+    "crop": AS_NOW,
+    "fire": AS_NOW,
     "count_lives": None,
     "skip_rate": None,
     "max_episode_length": None,
@@ -291,11 +294,13 @@ def in_words(agent_steps: int | None) -> int | str:
 
 def changed_rules(old: dict, new: dict) -> str:
     """How the RULES of two descriptions differ, in words; "" if they do not."""
-    return ", ".join(
-        f"{rule} was {old.get(rule, default)} and is {new.get(rule, default)}"
-        for rule, default in RULES.items()
-        if old.get(rule, default) != new.get(rule, default)
-    )
+    found = []
+    for rule, default in RULES.items():
+        is_now = new.get(rule, default)
+        was = old.get(rule, is_now if default is AS_NOW else default)
+        if was != is_now:
+            found.append(f"{rule} was {was} and is {is_now}")
+    return ", ".join(found)
 
 
 def load_file(path: Path) -> tuple[dict, str]:

@@ -106,7 +106,7 @@ def watch(
             snapshot = Snapshot.of(server)
             figures = Figures.between(last, snapshot)
             machines = cluster.summary() if cluster else ""
-            logger.info(messages.progress(server, figures, machines))
+            logger.info(messages.progress(server, figures, machines, run.earlier_games))
             if same_policy.check(server.steps, figures):
                 logger.error(messages.same_policy(figures))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]

@@ -65,12 +65,15 @@ def too_little_memory(args: argparse.Namespace) -> str:
     )
 
 
-def progress(server: Hogwild, figures: Figures, machines: str = "") -> str:
+def progress(
+    server: Hogwild, figures: Figures, machines: str = "", earlier_games: int = 0
+) -> str:
     """What the log says about a time in which figures.games training games ended.
 
     machines: what cluster.Cluster.summary says of those of a run.
+    earlier_games: training games of earlier sessions.
     """
-    games = int(server.figures["games"].sum())
+    games = earlier_games + int(server.figures["games"].sum())
     line = (
         f"Time {format_time(server.seconds)}, agent steps {server.steps}, "
         f"{figures.speed:.1f} steps/s, {games} training games"

@@ -37,6 +37,7 @@ from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
 
+BOARD_SECONDS = 60  # until TensorBoard is tried again after a failure
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
 
 
@@ -146,6 +147,8 @@ class Run:
         self.description = {
             "env": args.env,
             "actions": actions,
+            "crop": [config["crop1"], config["crop2"]],
+            "fire": config.get("fire", False),
             "count_lives": args.count_lives,
             "hidden_size": args.hidden_size,
             # With which the evaluations of a run choose its best weights. Greedy, an id without
@@ -175,6 +178,7 @@ class Run:
         normalizer = [0.0, 0.0, 0.0]
         self.introduction: list[str] = []  # of the weights that it starts from
         if resumed:
+            _check_actions(self.files.checkpoint, _rules(resumed).get("actions", actions), actions)
             checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
             normalizer = checkpoint.normalizer_state(self.files.checkpoint, resumed)
             self.description["loaded"] = resumed.get("loaded")
@@ -187,11 +191,7 @@ class Run:
             self.description["loaded"] = checkpoint.origin(description or {})
             if description:
                 normalizer = checkpoint.normalizer_state(path, description)
-                if description["actions"] != actions:
-                    raise ValueError(
-                        f"{path}: for the actions {' '.join(description['actions'])}, but this "
-                        f"game has {' '.join(actions)}; see 'actions' of the crop table"
-                    )
+                _check_actions(path, description["actions"], actions)
         self.weights, _ = flatten_parameters(self.model)
         workers = options.workers_here(args)
         self.server = Hogwild(
@@ -212,7 +212,9 @@ class Run:
         self.finished_games = FinishedGames(self.server)
         # Scores of the newest training games, earlier sessions included.
         self.last_scores: deque[float] = deque(maxlen=options.TARGET_GAMES)
-        self.unwritten: list[tuple] = []  # rows of games that are not yet in the CSV
+        # Rows of games that are not yet in the CSV.
+        self.unwritten: list[tuple] = list((resumed or {}).get("unwritten", ()))
+        self.earlier_games = 0  # training games of earlier sessions, of those that the CSV has
         self.games_failed = False  # the last attempt to write them
         locks = {file.parent.resolve(): file for file in (self.files.log_lock, self.files.lock)}
         self.locks = Locks([*locks.values()])
@@ -230,7 +232,7 @@ class Run:
         if args.track:
             self.makers[args.track] = self._make_tracker
         self.boards: dict[str, TensorBoard | Tracker] = {}
-        self.failed_boards: set[str] = set()
+        self.leave_until: dict[str, float] = {}  # of a board that failed: no attempt before
         # By which a tracker knows this run, in all its sessions.
         self.record_id = (resumed or {}).get("record_id") or secrets.token_hex(4)
         self.saved_at = time.monotonic()
@@ -266,7 +268,8 @@ class Run:
     def save(self, last: bool = False) -> None:
         """Write the checkpoint; with the last weights as the model, if nothing was a best.
 
-        Its agent steps are those whose training games `write_games` has written.
+        Its agent steps are those whose training games `write_games` has written, or has yet to
+        write where a full disk kept it from that.
 
         last: no other process writes any more.
         FloatingPointError: nothing can be learned from the weights any more, or a worker has just
@@ -296,6 +299,7 @@ class Run:
             "loaded": self.description["loaded"],
             "description": self.description,
             "record_id": self.record_id,
+            "unwritten": self.unwritten,
         }
         data = checkpoint.to_bytes(content)
         checkpoint.write_atomically(self.files.checkpoint, lambda file: file.write(data))
@@ -384,17 +388,21 @@ class Run:
         """
         if not self.server.has_learned:
             return  # a run that learned nothing leaves no files
+        now = time.monotonic()
         for name, make in self.makers.items():
-            if name in self.failed_boards and (name == self.args.track or name not in self.boards):
-                continue  # it may have waited long for its service, or left a folder and a thread
+            if now < self.leave_until.get(name, now):
+                continue
             try:
                 if name not in self.boards:
                     self.boards[name] = make()
                 self.boards[name].update(last)
             except Exception as error:  # of the disk, or of a library that the run can do without
-                if name not in self.failed_boards:
-                    logger.error(f"cannot write for {name}: {error!r}; the run goes on")
-                self.failed_boards.add(name)
+                if name not in self.leave_until:
+                    reason = f"{type(error).__name__}: {error}".split("\n")[0]
+                    logger.error(f"cannot write for {name}: {reason}; the run goes on")
+                # A tracker may have waited long for its service; what cannot begin never will.
+                again = name in self.boards and name != self.args.track
+                self.leave_until[name] = now + BOARD_SECONDS if again else math.inf
 
     def prepare_files(self, resumed: dict | None) -> None:
         """Make room for this run's files. The caller holds the lock.
@@ -419,8 +427,12 @@ class Run:
                     self.dropped.append((path, newer, checkpoint.dropped(path)))
                 if path.exists() and (kept := checkpoint.mend_csv(path, resumed["steps"])):
                     self.damaged.append((path, kept))
+            rows = checkpoint.read_csv(self.files.training_csv)
+            self.unwritten = [row for row in self.unwritten if row not in rows]
+            rows += self.unwritten
+            self.earlier_games = len(rows)
             if not checkpoint.changed_rules(_rules(resumed), self.description):
-                self.last_scores += [row[2] for row in checkpoint.read_csv(self.files.training_csv)]
+                self.last_scores += [row[2] for row in rows]
             if self.outdated:  # what has that score is kept; the next evaluation is the best
                 paths = (self.files.model, self.files.model.with_suffix(".json"))
                 self.set_aside = checkpoint.set_aside([path for path in paths if path.exists()])
@@ -451,6 +463,15 @@ def make_optimizer(
     if args.optimizer == "Adam":
         return SharedAdam(parameters, lr, eps=args.adam_eps, amsgrad=args.amsgrad)
     return SharedRMSprop(parameters, lr=lr)
+
+
+def _check_actions(path: Path, trained: list[str], actions: list[str]) -> None:
+    """ValueError: the weights of this file were trained with others than the game has now."""
+    if trained != actions:
+        raise ValueError(
+            f"{path}: for the actions {' '.join(trained)}, but this game has "
+            f"{' '.join(actions)}; see 'actions' of the crop table"
+        )
 
 
 def _rules(resumed: dict) -> dict:

@@ -326,8 +326,38 @@ def test_a_tensorboard_that_cannot_begin_is_tried_once(tmp_path, monkeypatch, ca
     assert len(tries) == capsys.readouterr().out.count("cannot write for TensorBoard") == 1
 
 
+def test_a_tensorboard_that_failed_is_tried_again_and_a_tracker_is_not(monkeypatch, caplog):
+    class Board:
+        def __init__(self):
+            self.calls = 0
+
+        def update(self, last):
+            self.calls += 1
+            if self.calls == 1:
+                raise OSError("no space\nand more")
+
+    boards = {"TensorBoard": Board(), "wandb": Board()}
+    some = object.__new__(Run)
+    some.server = argparse.Namespace(has_learned=True)
+    some.args = argparse.Namespace(track="wandb")
+    some.makers = {name: lambda board=board: board for name, board in boards.items()}
+    some.boards, some.leave_until = {}, {}
+
+    def calls():
+        some.write_curves(logging.getLogger("test"))
+        return [board.calls for board in boards.values()]
+
+    assert [calls(), calls()] == [[1, 1], [1, 1]]
+    monkeypatch.setattr("run.BOARD_SECONDS", -1)
+    some.leave_until["TensorBoard"] -= 61
+    assert [calls(), calls()] == [[2, 1], [3, 1]]
+    assert caplog.messages == [
+        f"cannot write for {name}: OSError: no space; the run goes on" for name in boards
+    ]
+
+
 def test_a_fault_of_the_main_process_costs_no_training(tmp_path, monkeypatch, capsys):
-    def fail(server, figures, machines):
+    def fail(*arguments):
         raise ZeroDivisionError
 
     monkeypatch.chdir(tmp_path)
@@ -845,6 +875,39 @@ def test_nothing_is_started_anew_once_a_stop_is_asked_for(monkeypatch):
     assert started == [0, 1]
 
 
+def test_ctrl_c_ends_a_fork_server_that_is_replaced_and_no_other(monkeypatch):
+    class Process:
+        name, exitcode = "worker", 255
+
+        def __init__(self, alive):
+            self.alive = alive
+
+        def is_alive(self):
+            return self.alive
+
+        def close(self):
+            pass
+
+    def start(maker, stopped):
+        seen.append(some.stop_signal.on_stop)
+        return Process(True)
+
+    monkeypatch.setattr(group, "start_child", start)
+    some = object.__new__(group.Processes)
+    some.stop_signal, some.makers = StopSignal(), range(2)
+    some.server = argparse.Namespace(stopped=False)
+    monkeypatch.setattr(some, "_kill_hanging", lambda logger: None)
+    for alive, expected in (
+        ((False, False), [group.end_fork_server, None]),  # as when the fork server has died
+        ((True, False), [None]),
+    ):
+        some.running, some.pulses, some.replaced = [*map(Process, alive)], [None] * 2, []
+        seen = []
+        assert some.replace_dead(logging.getLogger("test"))
+        assert seen == expected
+        assert some.stop_signal.on_stop is None
+
+
 def test_a_warning_of_a_batch_system_stops_and_saves(command):
     run = command(*SMALL)
     run.wait_for(run.learning)
@@ -1237,6 +1300,33 @@ def test_training_games_that_cannot_be_written_are_written_later(tmp_path, monke
     steps = checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["steps"]
     rows = checkpoint.read_csv(Path("logs/Pong-v0.training.csv"))
     assert [row[1] for row in rows] == list(range(40, steps + 1, 40))
+
+
+def test_training_games_that_a_full_disk_kept_from_the_csv_are_in_it_after_a_resumption(
+    trained, monkeypatch
+):
+    monkeypatch.chdir(trained)
+    run = Run(*load_options(["--resume", "--max-steps", "9000"]))
+    before = checkpoint.read_csv(run.files.training_csv)
+    run.server.report_game(1, -1.0, 1, steps=1)
+    run.server.report(1, steps=1)
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint, "append_csv", lambda path, rows: checkpoint.read_csv(Path()))
+        run.write_games(logging.getLogger("test"))
+        run.save()
+    assert checkpoint.read_csv(run.files.training_csv) == before
+    (row,) = run.unwritten
+    for _ in range(2):  # the second checkpoint is from before they were written
+        args, resumed = load_options(["--resume", "--max-steps", "9000"])
+        run = Run(args, resumed)
+        run.prepare_files(resumed)
+        run.write_games(logging.getLogger("test"))
+        assert checkpoint.read_csv(run.files.training_csv) == [*before, row]
+        assert run.earlier_games == len(before) + 1
+        now = monitor.Snapshot.of(run.server)
+        figures = monitor.Figures.between(now, now)
+        line = messages.progress(run.server, figures, "", run.earlier_games)
+        assert f"{len(before) + 1} training games" in line
 
 
 def test_a_csv_with_bytes_that_are_no_text_does_not_end_a_resumed_run(trained, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -174,6 +175,28 @@ def test_the_last_update_leaves_nothing_out(tmp_path):
     for name, value in (("policy/entropy", 1.25), ("gradient/learning rate", 0.5)):
         (event,) = read_events(tmp_path).Scalars(name)
         assert (event.step, event.value) == (100, value)
+
+
+@pytest.mark.parametrize("method", ["add_scalar", "add_graph"])
+def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
+    server, model, weights = make_server()
+    board = TensorBoard(tmp_path, server, model, weights)
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(board.writer, method, fail)
+    before = threading.active_count()
+    server.report(0, steps=100, updates=1, entropy=1.0)
+    with pytest.raises(OSError, match="No space left"):
+        board.update()
+    assert threading.active_count() == before - 1  # that of the writer
+    server.report(0, steps=100, updates=1, entropy=2.0)
+    board.update(last=True)
+    events = read_events(tmp_path).Scalars("policy/entropy")
+    assert [(e.step, e.value) for e in events][-1] == (200, 2.0 if method == "add_scalar" else 1.5)
+    assert threading.active_count() == before - 1
 
 
 def test_histograms_are_of_the_newest_weights(tmp_path):

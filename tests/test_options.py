@@ -427,6 +427,35 @@ def test_a_best_score_counts_under_the_rules_that_it_was_measured_under():
     assert best_score(resume()) == -20
 
 
+def crops(**changes) -> tuple[str, str]:
+    """--env-config with these changes to Pong's entry."""
+    table = json.loads(Path(CONFIG).read_text())
+    table["Pong"] = table["Pong"] | changes
+    Path("crops.json").write_text(json.dumps(table))
+    return "--env-config", "crops.json"
+
+
+@pytest.mark.parametrize("changes", [{"crop1": 20}, {"crop2": 20}, {"fire": True}], ids=str)
+def test_a_best_score_counts_with_the_picture_that_it_was_measured_with(changes):
+    save_best(build(), -3)
+    run = resume(*crops(**changes))
+    assert math.isnan(best_score(run))
+    assert "-3, no longer counts: " in run.outdated
+    before = build().description
+    older = {key: value for key, value in before.items() if key not in ("crop", "fire")}
+    assert checkpoint.changed_rules(before, run.description) != ""
+    assert checkpoint.changed_rules(older, run.description) == ""  # it did not say
+
+
+def test_a_resumed_run_has_the_actions_that_it_began_with(capsys):
+    run = build()
+    save_best(run, -3)
+    actions = run.description["actions"]
+    with pytest.raises(ValueError, match=r"ckpt: for the actions .* but this game has "):
+        resume(*crops(actions=actions[::-1]))
+    assert best_score(resume(*crops(actions=actions))) == -3
+
+
 def test_a_best_score_that_was_greedy_on_an_id_without_chance_no_longer_counts():
     env = ("--env", "PongDeterministic-v4")
     run = build(*env)
