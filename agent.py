@@ -94,7 +94,7 @@ class Agent:
         source: str | Path,
         env_id: str | None = None,
         *,
-        env_config: str | Path = CROP_TABLE,
+        env_config: str | Path | None = None,
         skip_rate: int | None = None,
         max_episode_length: int | None = None,
         max_idle_steps: int | None = None,
@@ -106,7 +106,8 @@ class Agent:
 
         source: for an id, its own weights in trained_models/ if there are any, else the published.
         env_id: the game to play; None: that of the training.
-        env_config: crop table.
+        env_config: crop table; None: crops and FIRE are those of the training, and where its
+            description does not say them, those of config.json.
         skip_rate, max_episode_length: see environment.make_env; None: that of the training and
             that of the id.
         max_idle_steps: see environment.idle_limit.
@@ -115,7 +116,7 @@ class Agent:
 
         ValueError: one line about what is wrong.
         """
-        crops = read_config(env_config)
+        crops = read_config(env_config or CROP_TABLE)
         if isinstance(source, Path) or source.endswith((".dat", ".ckpt")):
             path = Path(source)
         else:
@@ -129,6 +130,8 @@ class Agent:
         if description:
             # The actions that it was trained with, whatever the crop table says now.
             config = config | {"actions": trained["actions"]}
+            if env_config is None and not checkpoint.of_another_game(trained, env_id):
+                config |= trained.get("game_config", {})
             state = np.array(checkpoint.normalizer_state(path, description))
             normalizer = Normalizer(state, frozen=True)
         if greedy is None:

@@ -110,8 +110,7 @@ DESCRIPTION_TYPES = {  # of what is read from ENV.json
 AS_NOW = object()
 RULES = {
     "env": None,
-    "crop": AS_NOW,
-    "fire": AS_NOW,
+    "game_config": AS_NOW,
     "count_lives": None,
     "skip_rate": None,
     "max_episode_length": None,
@@ -282,10 +281,15 @@ def introduce(path: Path, description: dict | None, env_id: str) -> list[str]:
     shipped = path.resolve().is_relative_to(PUBLISHED.resolve())
     whose = "published" if shipped else "a run's own"
     lines = [f"{path}: {whose} weights, {in_words(all_steps(description))} agent steps"]
-    trained_on = (description or {}).get("env", env_id)
-    if trained_on in known_env_ids() and game_name(trained_on) != game_name(env_id):
-        lines.append(f"{path}: trained on {trained_on}, another game than {env_id}")
+    if of_another_game(description, env_id):
+        lines.append(f"{path}: trained on {description['env']}, another game than {env_id}")
     return lines
+
+
+def of_another_game(description: dict | None, env_id: str) -> bool:
+    """Whether these weights are known to be trained on another game than that of `env_id`."""
+    trained = (description or {}).get("env", env_id)
+    return trained in known_env_ids() and game_name(trained) != game_name(env_id)
 
 
 def in_words(agent_steps: int | None) -> int | str:
@@ -455,6 +459,8 @@ def _check_description(path: Path, description: dict) -> dict:
     for key, types in DESCRIPTION_TYPES.items():
         if not isinstance(description.get(key), types):
             raise ValueError(f"{path}: no description of this suite ({key!r} is missing or wrong)")
+    if not isinstance(description.get("game_config", {}), dict):
+        raise ValueError(f"{path}: 'game_config' is not an object")
     if description.get("policy", "greedy") not in POLICIES:
         raise ValueError(f"{path}: 'policy' is neither {' nor '.join(POLICIES)}")
     normalizer_state(path, description)

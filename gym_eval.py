@@ -49,7 +49,6 @@ import checkpoint
 from agent import Agent
 from display import can_show
 from environment import (
-    CROP_TABLE,
     MAX_NOOPS,
     SKIP_RATE,
     EnvSpec,
@@ -306,7 +305,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     agent = Agent.load(
         path,
         args.env,
-        env_config=args.env_config or CROP_TABLE,
+        env_config=args.env_config,
         skip_rate=args.skip_rate,
         max_episode_length=args.max_episode_length,
         max_idle_steps=args.max_idle_steps,

@@ -333,7 +333,8 @@ def build_eval_parser() -> LineParser:
     environment = parser.add_argument_group("environment")
     environment.add_argument(
         "-evc", "--env-config", metavar="FILE",
-        help="crop table (default: config.json beside gym_eval.py)",
+        help="crop table (default: crops and FIRE of the training, or, where the weights' .json "
+        "does not say them, config.json beside gym_eval.py)",
     )
     environment.add_argument(
         "-mel", "--max-episode-length", type=positive_int, metavar="N",

@@ -147,8 +147,7 @@ class Run:
         self.description = {
             "env": args.env,
             "actions": actions,
-            "crop": [config["crop1"], config["crop2"]],
-            "fire": config.get("fire", False),
+            "game_config": {key: config.get(key, False) for key in ("crop1", "crop2", "fire")},
             "count_lives": args.count_lives,
             "hidden_size": args.hidden_size,
             # With which the evaluations of a run choose its best weights. Greedy, an id without

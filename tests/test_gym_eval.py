@@ -17,6 +17,7 @@ import torch
 
 import checkpoint
 import gym_eval
+from agent import Agent
 from environment import game_config, make_env, parse_env_id, read_config, require_screen
 from model import A3Clstm
 from options import build_eval_parser
@@ -342,6 +343,21 @@ def test_a_named_file_is_played_in_the_game_of_its_training(models, tmp_path):
     assert summary(tmp_path, "PongDeterministic-v4")["env"] == "PongDeterministic-v4"
     assert gym_eval.main([*options, *SHORT], StopSignal()) == 0
     assert summary(tmp_path)["env"] == "Pong-v0"
+
+
+def test_the_picture_is_that_of_the_training_unless_a_crop_table_is_named(models, tmp_path):
+    shutil.copy(models / "Pong-v0.dat", tmp_path)
+    description = json.loads((models / "Pong-v0.json").read_text())
+    path, said = tmp_path / "Pong-v0.dat", {"crop1": 20, "crop2": 30, "fire": True}
+    for config, expected in (({}, (34, 194, False)), (said, (20, 190, True))):
+        path.with_suffix(".json").write_text(json.dumps(description | {"game_config": config}))
+        env = Agent.load(path).make_env()
+        assert (env.top, env.bottom, env.fire_action is not None) == expected
+    assert Agent.load(path, env_config=CONFIG).make_env().top == 34
+    assert Agent.load(path, "SpaceInvaders-v0").make_env().fire_action is None  # another game's
+    path.with_suffix(".json").write_text(json.dumps(description | {"game_config": [34]}))
+    with pytest.raises(ValueError, match="'game_config' is not an object"):
+        Agent.load(path)
 
 
 def test_the_policy_is_that_of_the_description_unless_told_otherwise(weights, tmp_path, capsys):
