@@ -6,7 +6,7 @@
 The folder has a folder for each run, experiment.json, and in the end the table results.txt, .csv
 and .md. Ctrl-C stops and saves all runs. The same command goes on with those that are not finished,
 even after a kill -9: their main.py sees that this program is gone, stops and saves. More games,
-seeds and variants may be added to a folder; what is there does not change.
+seeds and variants may be added to a folder; what has begun there does not change.
 """
 
 from stopping import STOP_WITH_INPUT, StopSignal
@@ -66,12 +66,13 @@ def plan(args: argparse.Namespace) -> Experiment:
 def merge(planned: Experiment, found: Experiment) -> Experiment:
     """The planned experiment, with what its folder already has of it.
 
+    A run of which there is nothing yet can get other options, or vanish: the first were mistyped.
     ValueError: that was begun with other arguments.
     """
-    here = {str(member): member for member in found.members}
+    here = {str(member): member for member in found.members if _has_begun(member, found.root)}
     wanted = {str(member): member for member in planned.members}
     give = "give another --folder"
-    if found.max_steps != planned.max_steps:
+    if here and found.max_steps != planned.max_steps:
         raise ValueError(f"{found.root} was begun with --max-steps {found.max_steps}; {give}")
     for name, member in here.items():
         if name not in wanted:
@@ -82,6 +83,11 @@ def merge(planned: Experiment, found: Experiment) -> Experiment:
     return Experiment(
         planned.root, planned.max_steps, [here.get(name, one) for name, one in wanted.items()]
     )
+
+
+def _has_begun(member: Member, root: Path) -> bool:
+    """Whether there is something of a run that would be lost with its options."""
+    return member.finished or bool(member.commits and member.files(root).checkpoint.exists())
 
 
 class Process:

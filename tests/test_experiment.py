@@ -192,14 +192,30 @@ def test_wrong_arguments_are_one_line_and_leave_nothing(
     ],
 )
 def test_changed_arguments_are_refused(arguments, message, tmp_path, capsys):
-    Experiment(tmp_path, 10, [Member("Pong-v0", "base", 1, [])]).write()
-    before = Experiment.path(tmp_path).read_bytes()
+    member = Member("Pong-v0", "base", 1, [], ["abc"])
+    Experiment(tmp_path, 10, [member]).write()
+    path = member.files(tmp_path).checkpoint
+    path.parent.mkdir(parents=True)
+    path.touch()
+    before, names = Experiment.path(tmp_path).read_bytes(), set(tmp_path.iterdir())
     assert experiment.main(["--folder", str(tmp_path), *arguments], StopSignal()) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
-    assert [path.name for path in tmp_path.iterdir()] == ["experiment.json"]
+    assert set(tmp_path.iterdir()) == names
     assert Experiment.path(tmp_path).read_bytes() == before
+
+
+def test_a_run_without_a_checkpoint_can_get_other_options_or_vanish(tmp_path):
+    """Its first options may have been mistyped; what is finished stays as it is."""
+    done = Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)
+    failed = [Member("Pong-v0", "low", 1, ["--env-config", "typo"], ["abc"])]
+    failed += [Member("Pong-v0", "lwo", 1, [], ["abc"])]
+    arguments = [*STEPS, "--seeds", "1", "--variant", "base:", "--variant", "low:--lr 1e-4"]
+    planned = experiment.plan(options.parse_experiment(arguments))
+    merged = experiment.merge(planned, Experiment(tmp_path, 10, [done, *failed]))
+    assert merged.members == [done, Member("Pong-v0", "low", 1, ["--lr", "1e-4"])]
+    assert experiment.merge(planned, Experiment(tmp_path, 11, failed)).max_steps == 10
 
 
 def test_seeds_games_and_variants_can_be_added_to_what_is_finished(tmp_path):
