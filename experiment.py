@@ -29,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import filelock
@@ -39,7 +40,7 @@ from rich.table import Table
 import checkpoint
 import scores
 from display import can_show
-from environment import parse_env_id
+from environment import file_name, parse_env_id, read_config
 from processes import how
 from scores import Experiment, Member
 from utils import count, format_time, say
@@ -56,11 +57,42 @@ def plan(args: argparse.Namespace) -> Experiment:
         env = parse_env_id(env).env_id
         for name, extra in args.variant.items():
             given = [*args.options, *extra]
-            options.parse(["--env", env, "--max-steps", str(args.max_steps), *given])
-            members += [Member(env, name, seed, given) for seed in range(1, args.seeds + 1)]
+            digests = _digests(_parse(env, args.max_steps, given))
+            seeds = range(1, args.seeds + 1)
+            members += [Member(env, name, seed, given, sha256=digests) for seed in seeds]
     if len({str(member) for member in members}) < len(members):
         raise ValueError("--env names a game twice")
     return Experiment(args.folder, args.max_steps, members)
+
+
+def _parse(env: str, max_steps: int, given: list[str], seed: int = 1) -> argparse.Namespace:
+    """What main.py makes of the options of a run. ValueError: one line, if that fails."""
+    text = ["--env", env, "--seed", str(seed), "--max-steps", str(max_steps), *given]
+    return options.parse(text)
+
+
+def _digests(args: argparse.Namespace) -> dict[str, str]:
+    """sha256 of the files that these options of main.py name, by option.
+
+    Weights may be missing: runs that have begun need them no more, the others say so themselves.
+    ValueError, OSError: one of them cannot be used.
+    """
+    paths = {"--recipe": args.recipe, "--env-config": args.env_config}
+    if args.env_config:
+        read_config(args.env_config)
+    if args.load:
+        with contextlib.suppress(ValueError):
+            paths["--load"] = checkpoint.find_model(
+                args.load_model_dir, file_name(args.env), args.published
+            )
+    files = {option: Path(path) for option, path in paths.items() if path and Path(path).exists()}
+    return {option: sha256(path.read_bytes()).hexdigest() for option, path in files.items()}
+
+
+def _edited(member: Member, digests: dict[str, str]) -> str:
+    """The first option whose file was another when the run was planned; "" if there is none."""
+    differing = (o for o, digest in digests.items() if member.sha256.get(o, digest) != digest)
+    return next(differing, "")
 
 
 def merge(planned: Experiment, found: Experiment) -> Experiment:
@@ -80,6 +112,11 @@ def merge(planned: Experiment, found: Experiment) -> Experiment:
         if member.options != wanted[name].options:
             with_options = " ".join(member.options) or "no options of main.py"
             raise ValueError(f"{found.root} has {name} with {with_options}; {give}")
+        if option := _edited(member, wanted[name].sha256):
+            raise ValueError(
+                f"{found.root} has {name} with another content of its {option}; put it back or "
+                + give
+            )
     return Experiment(
         planned.root, planned.max_steps, [here.get(name, one) for name, one in wanted.items()]
     )
@@ -161,6 +198,9 @@ class Driver:
             if saved and saved["steps"] >= self.experiment.max_steps:
                 self._finish(member, saved)
                 return
+            args = _parse(member.env, self.experiment.max_steps, member.options)
+            if option := _edited(member, _digests(args)):
+                raise ValueError(f"the content of its {option} has changed")
             if self.commit not in member.commits:
                 member.commits.append(self.commit)
                 self.experiment.write()

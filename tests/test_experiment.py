@@ -167,6 +167,7 @@ STEPS = ["--max-steps", "10"]
         ([*STEPS, "--env", "Pongg-v0"], "the nearest known are Pong-v0"),
         ([*STEPS, "--env", "Pong-v0", "Pong-v0"], "names a game twice"),
         ([*STEPS, "--", "--optimizer", "RMSprop", "--amsgrad"], "a variant of Adam"),
+        ([*STEPS, "--variant", "a:--env-config typo.json"], "cannot read typo.json"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_leave_nothing(
@@ -216,6 +217,40 @@ def test_a_run_without_a_checkpoint_can_get_other_options_or_vanish(tmp_path):
     merged = experiment.merge(planned, Experiment(tmp_path, 10, [done, *failed]))
     assert merged.members == [done, Member("Pong-v0", "low", 1, ["--lr", "1e-4"])]
     assert experiment.merge(planned, Experiment(tmp_path, 11, failed)).max_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "edited", "option"),
+    [
+        ("recipe.toml", "[every_run]\nlr = 2e-4\n", "--recipe"),
+        ("crop.json", (PROJECT / "config.json").read_text() + "\n", "--env-config"),
+        ("Pong-v0.dat", "better weights", "--load"),
+    ],
+    ids=["recipe", "crop table", "weights"],
+)
+def test_a_file_that_was_edited_since_makes_no_equal_seeds(name, edited, option, tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text("[every_run]\nlr = 1e-4\n")
+    (tmp_path / "crop.json").write_bytes((PROJECT / "config.json").read_bytes())
+    (tmp_path / "Pong-v0.dat").write_text("weights")
+    arguments = ["--folder", str(tmp_path), *STEPS, "--seeds", "1", "--"]
+    arguments += ["--recipe", str(tmp_path / "recipe.toml"), "--load", "--load-model-dir",
+                  str(tmp_path), "--env-config", str(tmp_path / "crop.json")]  # fmt: skip
+    args = options.parse_experiment(arguments)
+    found, waiting = experiment.plan(args), experiment.plan(args)
+    found.members[0].steps, found.members[0].seconds = 10, 1.0
+    found.write()
+    assert experiment.merge(experiment.plan(args), Experiment.read(tmp_path)) == found
+
+    (tmp_path / name).write_text(edited)
+    assert experiment.main(arguments, StopSignal()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"has Pong-v0 base seed 1 with another content of its {option}; put it back" in error
+    driver = experiment.Driver(waiting, 1, StopSignal(), quiet=True)  # it was at work meanwhile
+    assert not driver.go_on()
+    assert f"seed 1: the content of its {option} has changed" in capsys.readouterr().err
+    found.members[0].sha256 = {}  # of an earlier version
+    assert experiment.merge(experiment.plan(args), found).members == found.members
 
 
 def test_seeds_games_and_variants_can_be_added_to_what_is_finished(tmp_path):
