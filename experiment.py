@@ -57,7 +57,7 @@ def plan(args: argparse.Namespace) -> Experiment:
         env = parse_env_id(env).env_id
         for name, extra in args.variant.items():
             given = [*args.options, *extra]
-            digests = _digests(_parse(env, args.max_steps, given))
+            digests = _digests(_parse(env, 1, args.max_steps, given))
             seeds = range(1, args.seeds + 1)
             members += [Member(env, name, seed, given, sha256=digests) for seed in seeds]
     if len({str(member) for member in members}) < len(members):
@@ -65,10 +65,10 @@ def plan(args: argparse.Namespace) -> Experiment:
     return Experiment(args.folder, args.max_steps, members)
 
 
-def _parse(env: str, max_steps: int, given: list[str], seed: int = 1) -> argparse.Namespace:
+def _parse(env: str, seed: int, max_steps: int, given: list[str]) -> argparse.Namespace:
     """What main.py makes of the options of a run. ValueError: one line, if that fails."""
-    text = ["--env", env, "--seed", str(seed), "--max-steps", str(max_steps), *given]
-    return options.parse(text)
+    argv = ["--env", env, "--seed", str(seed), "--max-steps", str(max_steps), *given]
+    return options.parse(argv)
 
 
 def _digests(args: argparse.Namespace) -> dict[str, str]:
@@ -179,6 +179,15 @@ class Driver:
         self.commit = checkpoint.commit()
         self.notes: dict[str, tuple] = {}  # of each run that has begun: see read
 
+    def check(self) -> None:
+        """ValueError: one line, if a run that has not begun here has the checkpoint of another."""
+        for member in self.waiting:
+            if not member.commits:
+                try:
+                    self._saved(member)
+                except filelock.Timeout as error:
+                    raise ValueError(str(error)) from None
+
     def go_on(self) -> bool:
         """Collect what has ended, start what has room. False when nothing is left to do."""
         self._collect()
@@ -198,8 +207,7 @@ class Driver:
             if saved and saved["steps"] >= self.experiment.max_steps:
                 self._finish(member, saved)
                 return
-            args = _parse(member.env, self.experiment.max_steps, member.options)
-            if option := _edited(member, _digests(args)):
+            if option := _edited(member, _digests(self._plan(member))):
                 raise ValueError(f"the content of its {option} has changed")
             if self.commit not in member.commits:
                 member.commits.append(self.commit)
@@ -211,11 +219,15 @@ class Driver:
         where = f"goes on at agent step {saved['steps']}" if saved else "begins"
         self.say(f"{member} {where}")
 
+    def _plan(self, member: Member) -> argparse.Namespace:
+        return _parse(member.env, member.seed, self.experiment.max_steps, member.options)
+
     def _saved(self, member: Member) -> dict | None:
         """The checkpoint of a run; None if it has none.
 
         Waits for a main.py that still saves because an earlier driver was killed.
-        filelock.Timeout: it goes on. ValueError: the checkpoint cannot be used.
+        filelock.Timeout: it goes on. ValueError: the checkpoint cannot be used, or is of another
+        run. A run that has begun here may differ from the plan: its version had other defaults.
         """
         files = member.files(self.experiment.root)
         if not files.checkpoint.exists() and not files.lock.exists():
@@ -224,9 +236,12 @@ class Driver:
             if not files.checkpoint.exists():
                 return None
             try:
-                return checkpoint.load_checkpoint(files.checkpoint)
+                saved = checkpoint.load_checkpoint(files.checkpoint)
+                if not member.commits and (difference := options.unlike(saved, self._plan(member))):
+                    raise ValueError(f"{files.checkpoint}: {difference}")
             except ValueError as error:
                 raise ValueError(f"{error}; without that file the run begins anew") from None
+            return saved
 
     def _ended(self, one: Process) -> None:
         self.notes.pop(str(one.member), None)  # what it wrote last is yet to be read
@@ -374,9 +389,10 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         with filelock.FileLock(args.folder / "experiment.lock", blocking=False):
             if Experiment.path(args.folder).exists():
                 planned = merge(planned, Experiment.read(args.folder))
-            planned.write()
             console = Console()
             driver = Driver(planned, args.jobs, stop_signal, quiet=can_show(console))
+            driver.check()
+            planned.write()
             run(driver, stop_signal, console)
             text = write_results(planned)
     except filelock.Timeout:

@@ -56,6 +56,9 @@ TRACKERS = ("wandb", "trackio")
 # Of main.py, but not of the runs of an experiment: it gives them itself, or all end alike.
 OF_EXPERIMENT = ("env", "seed", "max_steps", "save_model_dir", "log_dir", "resume", "quiet")
 OF_EXPERIMENT += ("max_minutes", "target_score", "ray", "machines", "driver_workers")
+# Of a session of main.py, not of its run.
+OF_SESSION = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
+OF_SESSION += ("plain", "ray", "machines", "driver_workers")
 
 
 def build_parser() -> LineParser:
@@ -463,8 +466,11 @@ def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
         name, colon, given = text.partition(":")
         if not colon or not re.fullmatch(r"[\w.+-]+", name) or set(name) == {"."}:
             raise ValueError(f"--variant {text!r} is not of the form NAME:OPTIONS")
-        if name in variants:
-            raise ValueError(f"--variant {name}: is there twice")
+        for other in variants:
+            if name == other:
+                raise ValueError(f"--variant {name}: is there twice")
+            if name.casefold() == other.casefold():  # one folder where a disk ignores case
+                raise ValueError(f"--variant {name} and {other} differ only in case")
         variants[name] = shlex.split(given)
     args.variant = variants
     parser = build_parser()
@@ -710,11 +716,8 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     saved |= {k: v for k, v in _layered(saved, given).items() if k not in given}
     if saved.get("optimizer") != "Adam":
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
-    # Of the session, not of the run.
-    session = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
-    session += ("plain", "ray", "machines", "driver_workers")
     options = vars(parser.parse_args([])).keys() | recipe_options().keys()
-    parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in session})
+    parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in OF_SESSION})
     args = parser.parse_args(argv)
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
         if getattr(args, name, None) != saved.get(name):
@@ -727,6 +730,21 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
             f"{path}: the run is at {resumed['steps']} agent steps; give a larger --max-steps"
         )
     return args
+
+
+def unlike(saved: dict, planned: argparse.Namespace) -> str:
+    """In which option the run of a checkpoint is not the planned one, in words; "" if it is that.
+
+    saved: content of the checkpoint.  planned: as `parse` returns it.
+    """
+    # What went on has forgotten --load, but not what it had loaded.
+    trained = {**saved["args"], "load": saved.get("loaded") is not None}
+    for name in {*OF_SESSION, "log_dir"} - {"load"}:
+        trained.pop(name, None)
+    for name, value in vars(planned).items():
+        if trained.get(name, value) != value:
+            return f"trained with {_option(name)} {trained[name]}, not with {value}"
+    return ""
 
 
 def workers_here(args: argparse.Namespace) -> int:

@@ -106,6 +106,7 @@ def test_a_stopped_and_a_killed_experiment_goes_on_to_its_end_and_repeats_nothin
     assert "2 runs not finished; the same command goes on with them" in first.text()
 
     rows = first.rows()
+    Experiment.path(first.root).unlink()  # the checkpoints say as well what they are of
     killed = command(*arguments)
     killed.wait_for(lambda: killed.rows() > rows)
     os.kill(killed.process.pid, signal.SIGKILL)
@@ -163,6 +164,7 @@ STEPS = ["--max-steps", "10"]
         ([*STEPS, "--variant", "low"], "not of the form NAME:OPTIONS"),
         ([*STEPS, "--variant", "../low:"], "not of the form NAME:OPTIONS"),
         ([*STEPS, "--variant", "low:", "--variant", "low:"], "is there twice"),
+        ([*STEPS, "--variant", "low:", "--variant", "Low:"], "Low and low differ only in case"),
         ([*STEPS, "--variant", "low:--lrr 3"], "the nearest is --lr"),
         ([*STEPS, "--env", "Pongg-v0"], "the nearest known are Pong-v0"),
         ([*STEPS, "--env", "Pong-v0", "Pong-v0"], "names a game twice"),
@@ -278,6 +280,54 @@ def test_a_damaged_checkpoint_fails_its_run_in_one_line_that_names_a_way_out(tmp
     assert error.count("\n") == 1
     assert f"{files.checkpoint}" in error
     assert error.endswith("without that file the run begins anew\n")
+
+
+def checkpoint_of(folder: Path, *arguments: str, **content) -> Path:
+    """What main.py with these arguments leaves of Pong-v0, seed 1 of the variant base."""
+    path = Member("Pong-v0", "base", 1, []).files(folder).checkpoint
+    path.parent.mkdir(parents=True)
+    args = vars(options.parse(["--env", "Pong-v0", *arguments]))
+    zeros = {"count": 0.0, "mean": 0.0, "std": 0.0}
+    saved = {"model": {}, "optimizer": {}, "steps": 10, "seconds": 1.0, "best_score": None}
+    saved |= {"normalizer": zeros, "args": args, "loaded": None, **content}
+    path.write_bytes(checkpoint.to_bytes(saved))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("trained", "planned", "message"),
+    [
+        (["--lr", "1e-3"], [], "--lr 0.001, not with "),
+        ([], ["--optimizer", "RMSprop"], "--optimizer Adam, not with RMSprop;"),
+        (["--seed", "2"], [], "--seed 2, not with 1;"),
+        (["--max-steps", "20"], [], "--max-steps 20, not with 10;"),
+        ([], ["--load", "--published"], "--load False, not with True;"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(trained, planned, message, tmp_path, capsys):
+    """As where experiment.json was removed."""
+    path = checkpoint_of(tmp_path, *STEPS, *trained)
+    before = path.read_bytes()
+    arguments = ["--folder", str(tmp_path), *STEPS, "--seeds", "2", "--", *planned]
+    assert experiment.main(arguments, StopSignal()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{path}: trained with {message}" in error
+    assert path.read_bytes() == before
+    assert not Experiment.path(tmp_path).exists()
+
+
+def test_a_checkpoint_of_the_planned_run_counts_without_experiment_json(tmp_path):
+    """So it does once main.py --resume has forgotten --load, and in another folder."""
+    learning = ["--lr", "3e-4@0%,0@100%", "--distributed-step-size", "20", "40", "--load"]
+    path = checkpoint_of(tmp_path, *STEPS, *learning)
+    saved = checkpoint.load_checkpoint(path)
+    saved["args"] |= {"load": False, "quiet": True, "save_model_dir": "elsewhere"}
+    del saved["args"]["value_mean_step"]  # of an earlier version
+    path.write_bytes(checkpoint.to_bytes(saved | {"loaded": {"sha256": "abc"}}))
+    arguments = ["--folder", str(tmp_path), *STEPS, "--seeds", "1", "--", *learning]
+    assert experiment.main(arguments, StopSignal()) == 0
+    assert Experiment.read(tmp_path).members[0].finished
 
 
 def test_a_full_disk_does_not_end_the_runs_that_are_at_work(tmp_path, monkeypatch, capsys):
