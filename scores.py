@@ -25,7 +25,7 @@ import numpy as np
 
 import checkpoint
 from checkpoint import Files
-from environment import file_name, game_name
+from environment import file_name, game_name, parse_env_id
 
 SHARE, GAMES = 0.1, 20  # of the run, games: behind each score
 DRAWS = 10_000  # of a bootstrap
@@ -63,6 +63,18 @@ class Member:
         return Files.of(file_name(self.env), folder, folder)
 
 
+MEMBER_TYPES = {  # of what is read from experiment.json
+    "env": str,
+    "variant": str,
+    "seed": int,
+    "options": list,
+    "commits": list,
+    "steps": int | None,
+    "seconds": float | int | None,
+    "sha256": dict,
+}
+
+
 @dataclass
 class Experiment:
     """root: its folder.  max_steps: agent steps of each run."""
@@ -81,12 +93,27 @@ class Experiment:
         path = cls.path(root)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            members = [Member(**member) for member in content["runs"]]
-            return cls(root, content["max_steps"], members)
+            found = cls(root, content["max_steps"], [Member(**run) for run in content["runs"]])
+            found._check()
+            return found
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file; experiment.py makes it") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: no experiment of this suite ({error!r})") from None
+
+    def _check(self) -> None:
+        """ValueError: something in it is not of its type."""
+        if type(self.max_steps) is not int or self.max_steps < 1:
+            raise ValueError(f"'max_steps' is {self.max_steps!r}")
+        for member in self.members:
+            for name, types in MEMBER_TYPES.items():
+                if not isinstance(getattr(member, name), types):
+                    raise ValueError(f"{name!r} is {getattr(member, name)!r}")
+            parse_env_id(member.env)
+            if not all(isinstance(text, str) for text in (*member.options, *member.commits)):
+                raise ValueError("an option or a commit is no text")
+            if member.finished != (member.seconds is not None):
+                raise ValueError("only one of 'steps' and 'seconds' is there")
 
     def write(self) -> None:
         runs = [asdict(member) for member in self.members]

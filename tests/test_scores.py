@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import math
 
 import numpy as np
@@ -168,12 +169,34 @@ def test_text_markdown_and_csv_say_the_same(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"runs": []}', '{"max_steps": 1, "runs": [{}]}'])
+RUN = {"env": "Pong-v0", "variant": "base", "seed": 1, "options": []}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", '{"runs": []}', '{"max_steps": 1, "runs": [{}]}',
+        *(json.dumps({"max_steps": n, "runs": [RUN]}) for n in ("2M", 2e6, 0, -1, None, True)),
+        *(
+            json.dumps({"max_steps": 1, "runs": [RUN | changed]})
+            for changed in (
+                {"seed": "1"}, {"env": 1}, {"env": "Pongg-v0"}, {"variant": 1}, {"options": ""},
+                {"options": [1]}, {"commits": [None]}, {"sha256": []}, {"steps": "9"}, {"steps": 9},
+                {"steps": 9, "seconds": "1"}, {"steps": 9.5, "seconds": 1.0}, {"new": 1},
+            )
+        ),
+    ],
+)  # fmt: skip
 def test_a_damaged_experiment_is_one_line(content, tmp_path):
     Experiment.path(tmp_path).write_text(content)
     with pytest.raises(ValueError, match="no experiment of this suite") as error:
         Experiment.read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_an_experiment_of_an_earlier_version_can_be_read(tmp_path):
+    Experiment.path(tmp_path).write_text(json.dumps({"max_steps": 1, "runs": [RUN]}))
+    assert Experiment.read(tmp_path).members == [Member("Pong-v0", "base", 1, [])]
 
 
 def test_a_run_without_a_score_is_not_the_best_one():
