@@ -83,27 +83,9 @@ class Experiment:
     max_steps: int
     members: list[Member]
 
-    @staticmethod
-    def path(root: Path) -> Path:
-        return root / "experiment.json"
-
-    @classmethod
-    def read(cls, root: Path) -> "Experiment":
-        """ValueError: one line, if there is none in that folder or it cannot be read."""
-        path = cls.path(root)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found = cls(root, content["max_steps"], [Member(**run) for run in content["runs"]])
-            found._check()
-            return found
-        except FileNotFoundError:
-            raise ValueError(f"{path}: no such file; experiment.py makes it") from None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}: no experiment of this suite ({error!r})") from None
-
-    def _check(self) -> None:
+    def __post_init__(self):
         """ValueError: something in it is not of its type."""
-        if type(self.max_steps) is not int or self.max_steps < 1:
+        if type(self.max_steps) is not int or not 0 < self.max_steps < 2**63:
             raise ValueError(f"'max_steps' is {self.max_steps!r}")
         for member in self.members:
             for name, types in MEMBER_TYPES.items():
@@ -114,6 +96,22 @@ class Experiment:
                 raise ValueError("an option or a commit is no text")
             if member.finished != (member.seconds is not None):
                 raise ValueError("only one of 'steps' and 'seconds' is there")
+
+    @staticmethod
+    def path(root: Path) -> Path:
+        return root / "experiment.json"
+
+    @classmethod
+    def read(cls, root: Path) -> "Experiment":
+        """ValueError: one line, if there is none in that folder or it cannot be read."""
+        path = cls.path(root)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(root, content["max_steps"], [Member(**run) for run in content["runs"]])
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such file; experiment.py makes it") from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}: no experiment of this suite ({error!r})") from None
 
     def write(self) -> None:
         runs = [asdict(member) for member in self.members]

@@ -159,6 +159,7 @@ STEPS = ["--max-steps", "10"]
     ("arguments", "message"),
     [
         ([], "--max-steps"),
+        (["--max-steps", "1e30"], "'max_steps' is 1000000000000000"),
         ([*STEPS, "--", "--seed", "3"], "--seed is not for the runs of an experiment"),
         ([*STEPS, "--variant", "a:--max-minutes 3"], "--max-minutes is not for the runs"),
         ([*STEPS, "--variant", "low"], "not of the form NAME:OPTIONS"),

@@ -176,7 +176,7 @@ RUN = {"env": "Pong-v0", "variant": "base", "seed": 1, "options": []}
     "content",
     [
         "{", "[]", '{"runs": []}', '{"max_steps": 1, "runs": [{}]}',
-        *(json.dumps({"max_steps": n, "runs": [RUN]}) for n in ("2M", 2e6, 0, -1, None, True)),
+        *(json.dumps({"max_steps": n, "runs": [RUN]}) for n in ("2M", 2e6, 0, None, True, 2**63)),
         *(
             json.dumps({"max_steps": 1, "runs": [RUN | changed]})
             for changed in (
