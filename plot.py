@@ -202,10 +202,16 @@ def plot(args: argparse.Namespace) -> None:
         if args.x == "hours":
             runs = [run.with_times() for run in runs]
     require("matplotlib.figure", "plot.py needs matplotlib")
-    if args.output.suffix[1:] not in FORMATS:
+    form = args.output.suffix[1:]
+    if form not in FORMATS:
         raise ValueError(f"{args.output}: ends in none of {', '.join(FORMATS)}")
     figure = draw_experiment(args, experiment) if folder else draw(args, runs)
-    figure.savefig(args.output, dpi=150)
+    try:
+        checkpoint.write_atomically(
+            args.output, lambda file: figure.savefig(file, format=form, dpi=150)
+        )
+    except OSError as error:
+        raise ValueError(f"cannot write {args.output}: {error.strerror}") from None
 
 
 def draw(args: argparse.Namespace, runs: Sequence[Curves]):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 import checkpoint
 import plot
@@ -215,6 +216,20 @@ def test_a_picture_is_written(csv, tmp_path, suffix):
     assert picture.read_bytes().startswith(start)
 
 
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(csv, tmp_path, monkeypatch):
+    picture = tmp_path / "curve.png"
+    picture.write_text("old")
+
+    def full(self, file, **options):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    assert plot.main([str(csv), "-o", str(picture)]) == 2
+    assert picture.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {csv.name, picture.name}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -225,7 +240,7 @@ def test_a_picture_is_written(csv, tmp_path, suffix):
         (["means.csv"], "no games of a run in it"),
         (["."], "no such file"),
         (["Pong-v0.csv", "-o", "a.txt"], "png"),
-        (["Pong-v0.csv", "-o", "nowhere/a.png"], "nowhere"),
+        (["Pong-v0.csv", "-o", "nowhere/a.png"], "cannot write nowhere/a.png: No such file"),
         (["Pong-v0.csv", "--label", "a", "--label", "b"], "1 runs, but 2 labels"),
         (["Pong-v0.csv", "--reference", "human"], "NAME=SCORE"),
         (["Pong-v0.csv", "--reference", "human=nan"], "nan"),
