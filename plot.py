@@ -236,15 +236,16 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
                 x, scores, run.evaluations[:, 3], fmt=".", color=colour, ecolor=(colour, 0.35)
             )
             axes.plot(x, running_mean(scores, args.smooth), linestyle=solid, color=colour)
-        legend.append(Line2D([], [], color=colour, linewidth=4, label=run.label))
+        legend.append(Line2D([], [], color=colour, linewidth=4, label=_literal(run.label)))
     for name, score in args.reference:
         axes.axhline(score, color="#555555", linestyle=":", linewidth=1)
         axes.annotate(
-            f"{name}: {score:g}", (1, score), xycoords=("axes fraction", "data"),
+            f"{_literal(name)}: {score:g}", (1, score), xycoords=("axes fraction", "data"),
             xytext=(-4, 3), textcoords="offset points", ha="right", color="#555555", fontsize=9,
         )  # fmt: skip
     axes.autoscale_view(scalex=False)  # room above a reference
-    axes.set(xlabel=UNITS[args.x], ylabel="score of a game (raw points)", title=args.title)
+    axes.set(xlabel=UNITS[args.x], ylabel="score of a game (raw points)")
+    axes.set_title(_literal(args.title))
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     grey, (solid, dashed) = "#555555", DASHES[0]
@@ -345,8 +346,8 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
         Line2D([], [], **_look(i), linewidth=2, label=variant) for i, variant in enumerate(variants)
     ]
     figure.legend(
-        handles=handles, title=args.title, loc="outside upper center", ncols=len(variants),
-        frameon=False,
+        handles=handles, title=_literal(args.title), loc="outside upper center",
+        ncols=len(handles), frameon=False,
     )  # fmt: skip
     return figure
 
@@ -395,6 +396,11 @@ def _evaluates_greedily(path: Path) -> bool:
         return has_chance(parse_env_id(env_id), ["NOOP"], greedy=True)
     except ValueError:  # a file of another name
         return True
+
+
+def _literal(text: str) -> str:
+    """What matplotlib draws as this text, not as a formula where there are two $."""
+    return text.replace("$", r"\$")
 
 
 def default_labels(paths: Sequence[Path]) -> list[str]:

@@ -1,6 +1,7 @@
 """plot.py: the points are those of the CSV, and wrong input is one line."""
 
 import csv as csv_module
+import io
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,19 @@ def test_each_run_has_its_own_look_and_name(csv, training, tmp_path):
     assert legend(others[0], others[1], "--label", "seed 1", "--label", "seed 2")[:2] == [
         "seed 1", "seed 2"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a$_{$", r"$\lambda$", r"\$5", "_a", "$"])
+def test_texts_are_drawn_as_they_are(csv, experiment, text):
+    options = (csv, "--label", text, "--title", text, "--reference", f"{text}=1")
+    axes = figure(*options)
+    lines = [axes.get_legend().get_texts()[0], axes.title, axes.texts[0]]
+    of_experiment = figure_of(experiment, "--title", text)
+    lines.append(of_experiment.legends[0].get_title())
+    for line in lines:
+        drawn, is_math = line._preprocess_math(line.get_text())
+        assert (drawn.removesuffix(": 1"), bool(is_math)) == (text, False)
+    axes.figure.savefig(io.BytesIO())
 
 
 @pytest.mark.parametrize("path", CURVES, ids=lambda path: path.name)
