@@ -25,7 +25,7 @@ from checkpoint import TRAINING_ENDING
 from environment import game_name, has_chance, parse_env_id
 from monitor import require
 from scores import Experiment, Score
-from utils import LineParser, add_truth, finite_float, positive_int
+from utils import LineParser, add_truth, count, finite_float, positive_int
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -222,13 +222,13 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     column, scale = (1, 1e6) if args.x == "steps" else (0, 1)
-    count = args.smooth * GAMES
+    games = args.smooth * GAMES
     legend = []
     for i, run in enumerate(runs):
         colour = COLOURS[i % len(COLOURS)]
         solid, dashed = DASHES[i // len(COLOURS) % len(DASHES)]
         if len(run.training):
-            x, mean = training_line(run, column, count)
+            x, mean = training_line(run, column, games)
             axes.plot(x / scale, mean, linestyle=dashed, color=colour, linewidth=1.2)
         if len(run.evaluations):
             x, scores = run.evaluations[:, column] / scale, run.evaluations[:, 2]
@@ -257,7 +257,7 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
             label += f"; mean of the last {args.smooth}"
         legend.append(Line2D([], [], color=grey, linestyle=solid, marker=".", label=label))
     if any(len(run.training) for run in runs):
-        label = f"sampled: training games, mean of the last {count}"
+        label = f"sampled: training games, mean of the last {games}"
         if any((run.training[:, 3] > 1).any() for run in runs):
             label += " or more"  # the file has means over groups of them
         legend.append(Line2D([], [], color=grey, linestyle=dashed, linewidth=1.2, label=label))
@@ -308,9 +308,10 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
     statistic = scores.iqm if args.iqm else scores.mean
     places = np.linspace(0, experiment.max_steps, PLACES + 1)[1:]
     unit, unit_name = (1e6, "millions") if experiment.max_steps >= 1e6 else (1e3, "thousands")
-    curves = member_curves(experiment, args.score, places)
+    kind = args.score or "training"
+    curves = member_curves(experiment, kind, places)
     if not curves:
-        raise ValueError(f"{experiment.root}: no {SCORES[args.score]} have been played yet")
+        raise ValueError(f"{experiment.root}: no {SCORES[kind]} have been played yet")
     panels = [(env, {v: [curve] for v, curve in found.items()}) for env, found in curves.items()]
     variants = list(dict.fromkeys(member.variant for member in experiment.members))
     together = {}
@@ -336,14 +337,18 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
         axes.grid(alpha=0.3)
         if i % columns == 0:
             axes.set_ylabel("score of a game")
-    seeds = len({member.seed for member in experiment.members})
+    numbers = {len(seeds) for found in curves.values() for seeds in found.values()}
+    least, most = min(numbers), max(numbers)
+    seeds = count(most, "seed") if least == most else f"{least} to {most} seeds"
     name = "interquartile mean" if args.iqm else "mean"
     figure.supxlabel(
-        f"agent steps ({unit_name})\n{SCORES[args.score]}, {name} over {seeds} seeds; "
+        f"agent steps ({unit_name})\n{SCORES[kind]}, {name} over {seeds}; "
         "band: 95 % interval, stratified bootstrap", fontsize=9,
     )  # fmt: skip
     handles = [
-        Line2D([], [], **_look(i), linewidth=2, label=variant) for i, variant in enumerate(variants)
+        Line2D([], [], **_look(i), linewidth=2, label=variant)
+        for i, variant in enumerate(variants)
+        if any(variant in found for found in curves.values())
     ]
     figure.legend(
         handles=handles, title=_literal(args.title), loc="outside upper center",

@@ -323,6 +323,18 @@ def test_an_experiment_is_a_mean_and_a_band_for_each_variant(experiment):
         figure_of(experiment, "--score", "evaluation")
 
 
+def test_seeds_and_variants_without_games_are_not_counted(experiment):
+    base, low = experiment.members[:3], experiment.members[3:]
+    for member in (base[0], *low):
+        member.files(experiment.root).training_csv.unlink()
+    figure = figure_of(experiment)
+    assert "mean over 2 seeds;" in figure.get_supxlabel()
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["base"]
+    rows = [(1.0, 10_000, 5.0, 10)]
+    checkpoint.append_csv(low[0].files(experiment.root).training_csv, rows)
+    assert "mean over 1 to 2 seeds;" in figure_of(experiment).get_supxlabel()
+
+
 def test_a_curve_ends_where_the_first_of_its_seeds_has_come_to(experiment):
     member = experiment.members[1]
     member.steps = member.seconds = None
