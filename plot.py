@@ -90,8 +90,9 @@ def build_parser() -> LineParser:
     )
     parser.add_argument("--title", default="", help="above the curves")
     parser.add_argument(
-        "--score", choices=tuple(SCORES), default="training",
-        help="of an experiment: whether to show the scores of training games or of evaluations",
+        "--score", choices=tuple(SCORES),
+        help="of an experiment: whether to show the scores of training games or of evaluations "
+        "(default: training)",
     )
     add_truth(
         parser, "--iqm", default=False,
@@ -192,12 +193,17 @@ def training_line(run: Curves, column: int, count: int) -> tuple[np.ndarray, np.
 
 def plot(args: argparse.Namespace) -> None:
     """ValueError: one line about what is wrong with the arguments."""
-    folder = args.csv[0] if args.csv[0].is_dir() else None
+    folder = next((path for path in args.csv if path.is_dir()), None)
     if folder:
-        if len(args.csv) > 1 or args.label or args.reference or args.x != "steps":
-            raise ValueError(f"{folder}: with a folder go no other files, labels, lines nor hours")
+        of_files = args.label or args.reference or args.x != "steps" or args.smooth > 1
+        if len(args.csv) > 1 or of_files:
+            raise ValueError(
+                f"{folder}: with a folder go no other files, labels, lines, hours nor --smooth"
+            )
         experiment = Experiment.read(folder)
     else:
+        if args.iqm or args.score:
+            raise ValueError("--iqm and --score are of an experiment's folder, not of files")
         runs = read(args.csv, args.label)
         if args.x == "hours":
             runs = [run.with_times() for run in runs]

@@ -248,6 +248,9 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(csv, tmp_path, monk
     ("arguments", "message"),
     [
         (["missing.csv"], "no such file"),
+        (["Pong-v0.csv", "."], ".: with a folder go no other files"),
+        (["Pong-v0.csv", "--iqm"], "--iqm and --score are of an experiment's folder"),
+        (["Pong-v0.csv", "--score", "training"], "--iqm and --score are of an experiment's folder"),
         (["empty.csv"], "no games of a run in it"),
         (["binary.csv"], "no games of a run in it"),
         (["table.csv"], "no games of a run in it"),
@@ -365,6 +368,7 @@ def test_a_folder_that_is_no_experiment_and_options_of_files_are_one_line(
     wrong = {
         (str(tmp_path / "Pong-v0"),): "no such file; experiment.py makes it",
         (str(tmp_path), "--x", "hours"): "with a folder go no other files",
+        (str(tmp_path), "--smooth", "5"): "with a folder go no other files",
         (str(tmp_path), str(tmp_path)): "with a folder go no other files",
     }
     for arguments, message in wrong.items():
