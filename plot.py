@@ -131,11 +131,12 @@ def _beside(path: Path) -> Path | None:
 
 def read_runs(path: Path, label: str) -> list[Curves]:
     """The run of a file; or the runs, if it has means of several. ValueError: it has none."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    evaluations, training = read_file(path)
     beside = _beside(path)
-    if not training and beside and beside.is_file():
+    has_training = beside is not None and beside.is_file()
+    if not path.is_file() and not has_training:
+        raise ValueError(f"{path}: no such file")
+    evaluations, training = read_file(path) if path.is_file() else (NONE, {})
+    if not training and has_training:
         _, training = read_file(beside)
     if len(evaluations) or len(training) == 1:
         return [Curves(label, evaluations, np.concatenate([NONE, *training.values()]))]

@@ -134,6 +134,14 @@ def test_a_run_before_its_first_evaluation_shows_its_training_games(csv, trainin
     assert len(figure(csv).lines) == 1
 
 
+def test_training_games_alone_are_found_by_the_name_of_the_run(csv, training):
+    csv.unlink()
+    assert legend(csv) == legend(csv, training) == legend(training)
+    training.unlink()
+    with pytest.raises(ValueError, match=r"Pong-v0\.csv: no such file"):
+        figure(csv)
+
+
 def test_damaged_lines_are_left_out(csv, training):
     for path in (csv, training):
         path.write_bytes(path.read_bytes() + b"\xff\xfe\0\r\n7.5,1")
