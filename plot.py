@@ -45,9 +45,10 @@ ROOM = 1.0  # spans of the curves above them within which a published score is a
 
 
 class Curves(NamedTuple):
-    """One run."""
+    """One run.  greedy: the policy of its evaluations, else they are sampled."""
 
     label: str
+    greedy: bool
     evaluations: np.ndarray  # (evaluations, 4): hours, agent steps, mean score, standard error
     # (games, 4) or of whole groups of games: hours, agent steps, mean score, number of games.
     training: np.ndarray
@@ -138,11 +139,12 @@ def read_runs(path: Path, label: str) -> list[Curves]:
     evaluations, training = read_file(path) if path.is_file() else (NONE, {})
     if not training and has_training:
         _, training = read_file(beside)
+    greedy = _evaluates_greedily(path)
     if len(evaluations) or len(training) == 1:
-        return [Curves(label, evaluations, np.concatenate([NONE, *training.values()]))]
+        return [Curves(label, greedy, evaluations, np.concatenate([NONE, *training.values()]))]
     if not training:
         raise ValueError(f"{path}: no games of a run in it")
-    return [Curves(f"{label}: {name}", NONE, rows) for name, rows in training.items()]
+    return [Curves(f"{label}: {name}", greedy, NONE, rows) for name, rows in training.items()]
 
 
 def read_file(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -256,10 +258,11 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     grey, (solid, dashed) = "#555555", DASHES[0]
-    if any(len(run.evaluations) for run in runs):
-        label = "greedy: evaluations, with standard error"
-        if not any(_evaluates_greedily(path) for path in args.csv):
-            label = label.replace("greedy", "sampled")
+    if policies := {run.greedy for run in runs if len(run.evaluations)}:
+        policy = "greedy" if True in policies else "sampled"
+        if len(policies) > 1:
+            policy = "greedy, or sampled on ids without chance"
+        label = f"{policy}: evaluations, with standard error"
         if args.smooth > 1:
             label += f"; mean of the last {args.smooth}"
         legend.append(Line2D([], [], color=grey, linestyle=solid, marker=".", label=label))

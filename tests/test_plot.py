@@ -150,6 +150,19 @@ def test_damaged_lines_are_left_out(csv, training):
     assert len(figure(csv).lines) == 2
 
 
+def test_the_legend_says_which_policies_the_evaluations_had(csv):
+    """PongDeterministic-v4 has no chance, so that its evaluations are sampled."""
+    without_chance = csv.with_name("PongDeterministic-v4.csv")
+    without_chance.write_bytes(csv.read_bytes())
+    assert legend(csv)[-1] == "greedy: evaluations, with standard error"
+    assert legend(without_chance)[-1] == "sampled: evaluations, with standard error"
+    both = "greedy, or sampled on ids without chance: evaluations, with standard error"
+    assert legend(csv, without_chance)[-1] == both
+    checkpoint.append_csv(csv.with_name("Breakout-v0.training.csv"), GAMES)
+    of_one = legend(without_chance, csv.with_name("Breakout-v0.training.csv"))
+    assert of_one[2] == "sampled: evaluations, with standard error"
+
+
 def test_each_run_has_its_own_look_and_name(csv, training, tmp_path):
     others = [tmp_path / str(i) / "Pong-v0.csv" for i in range(8)]
     for path in others:
