@@ -116,7 +116,8 @@ def start_child(
     """Start a process that Ctrl-C and the like do not reach, not even before it can ignore them.
 
     The signals are blocked where its ancestor is made; it inherits that.
-    stopped: whether it is no longer wanted; asked if it could not be started, which then is None.
+    stopped: whether it is no longer wanted, and None is returned; asked before it waits for the
+        fork server to load, and if it could not be started.
     OSError: it could not be started within START_SECONDS.
     """
     deadline = time.monotonic() + START_SECONDS
@@ -126,6 +127,8 @@ def start_child(
             if START_METHOD == "forkserver":
                 with _environment_of_the_fork_server(), _stop_signals_blocked():
                     forkserver.ensure_running()
+                if stopped():  # by a signal that was blocked: process.start would make another
+                    return None
                 process.start()  # waits until the fork server has loaded what it needs
             else:
                 with _stop_signals_blocked():

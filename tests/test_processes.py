@@ -110,6 +110,17 @@ def test_a_process_that_has_not_begun_may_take_longer():
     assert seconds == processes.FIRST_STEP_SECONDS + 1
 
 
+def test_a_stop_while_signals_are_blocked_does_not_wait_for_another_fork_server(monkeypatch):
+    class Process:
+        def start(self):
+            raise AssertionError("it would make a fork server in the place of the one just ended")
+
+    asked = []
+    monkeypatch.setattr(processes, "START_METHOD", "forkserver")
+    monkeypatch.setattr(processes.forkserver, "ensure_running", lambda: asked.append("to stop"))
+    assert processes.start_child(Process, stopped=lambda: bool(asked)) is None
+
+
 def test_the_end_of_a_process_is_in_words():
     assert processes.how(3) == "exit code 3"
     assert processes.how(-9) == "killed by SIGKILL, as by a system that runs out of memory"
