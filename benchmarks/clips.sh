@@ -17,6 +17,6 @@ clip() { # id, game, seconds from its start
 }
 clip PongDeterministic-v4 0 20
 clip SpaceInvaders-v0 13 20
-clip BeamRider-v0 19 140
+clip BeamRider-v0 8 140
 clip MsPacman-v0 12 27
 clip Asteroids-v0 1 20
