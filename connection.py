@@ -43,6 +43,8 @@ def find(address: str, machines: int | None, driver_workers: int | None = None) 
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if address.startswith("ray://"):
+        raise ValueError(f"{address}: an address of Ray Client; give HOST:PORT of the head")
     if address in ("", "auto"):
         asked, address = address, _joined()
         if asked and not address:
@@ -106,6 +108,8 @@ def _has_token() -> bool:
 def _joined() -> str:
     """Address of the cluster that this machine is part of; "" if there is none."""
     address = os.environ.get("RAY_ADDRESS", "")
+    if address == "local":  # Ray's word for a cluster of one's own
+        return ""
     if address not in ("", "auto"):
         return address
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()

@@ -755,7 +755,8 @@ def workers_here(args: argparse.Namespace) -> int:
 def complete(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what was not given, by the recipes and by other options."""
     if args.envs_per_worker is None:
-        crowded = workers_here(args) > available_cores()
+        # Of all machines alike, so not by the workers of the driver's alone.
+        crowded = max(args.workers, workers_here(args)) > available_cores()
         args.envs_per_worker = 1 if crowded else ENVS_PER_WORKER
     args.skip_rate = args.skip_rate or SKIP_RATE
     given = vars(args)

@@ -427,6 +427,7 @@ def test_a_cluster_of_this_machine_listens_here_alone_and_ends_with_the_run(tmp_
 
 WRONG = {
     "--ray 127.0.0.1:1": "127.0.0.1:1: no Ray cluster answers there",
+    "--ray ray://127.0.0.1:10001": "ray://127.0.0.1:10001: an address of Ray Client; give HOST",
     "--machines 2": "--machines counts those of a Ray cluster; add --ray",
     "--driver-workers 1": "--driver-workers is for a run on a Ray cluster; add --ray",
     "--ray --machines 1 --driver-workers 0": "--driver-workers 0: nobody would train; give --mach",
@@ -441,6 +442,13 @@ def test_a_wrong_option_is_one_line(tmp_path, given):
     assert run.process.wait(timeout=120) == 2
     assert run.text().startswith(f"main.py: error: {WRONG[given]}")
     assert run.text().count("\n") == 1
+
+
+def test_local_is_a_cluster_of_ones_own(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "local"})
+    assert connection.find("", None) == ""
+    assert connection.ALONE.items() <= os.environ.items()
 
 
 @pytest.mark.parametrize(

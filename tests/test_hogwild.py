@@ -28,6 +28,19 @@ def test_the_normalizer_of_a_resumed_run_is_there_before_another_machine_reports
     assert server.normalizer().tolist() == pytest.approx(expected)
 
 
+class Delayed:
+    """A tensor whose writes wait in `writes`, in their order."""
+
+    def __init__(self, values: torch.Tensor, writes: list):
+        self.values, self.writes = values, writes
+
+    def __getitem__(self, key):
+        return self.values[key].clone()
+
+    def __setitem__(self, key, new):
+        self.writes.append((self.values, key, new - self.values[key]))
+
+
 class Interleaved:
     """Workers that stop between any two writes to shared memory, and a diary of what is true.
 
@@ -57,14 +70,19 @@ class Interleaved:
             yield
 
     def between_writes(self, rank: int, number: int, new: int):
-        """report_game with a pause before the counter moves."""
-        waiting = []
-        self.server.report = lambda rank, **figures: waiting.append((rank, figures))
+        """report_game with a pause between its two writes."""
+        writes, tables = [], (self.server.figures, self.server.finished)
+        values = [table.values for table in tables]
+        for table in tables:
+            table.values = Delayed(table.values, writes)
         self.server.report_game(rank, float(number), number + 5, new)
-        del self.server.report
-        yield
-        for rank, figures in waiting:
-            self.server.report(rank, **figures)
+        for table, before in zip(tables, values, strict=True):
+            table.values = before
+        first, second = writes
+        for at, key, difference in (first, second):
+            at[key] += difference
+            if at is first[0]:
+                yield
 
     def go_on(self) -> None:
         for _ in range(self.random.randint(0, 4)):

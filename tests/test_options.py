@@ -14,7 +14,7 @@ import torch
 import checkpoint
 import main
 from hogwild import Hogwild
-from options import ENVS_PER_WORKER, build_parser, complete
+from options import ENVS_PER_WORKER, build_parser, complete, parse
 from processes import START_METHOD
 from run import Run, load_options
 from stopping import StopSignal
@@ -330,6 +330,10 @@ def test_more_workers_than_cores_play_one_game_each_unless_told_otherwise():
     assert build("-w", str(cores)).args.envs_per_worker == ENVS_PER_WORKER
     assert build("-w", str(cores + 1)).args.envs_per_worker == 1
     assert build("-w", str(cores + 1), "--envs-per-worker", "3").args.envs_per_worker == 3
+    # On a cluster those of all machines count, not those of the driver's alone.
+    for workers, drivers, crowded in ((cores + 1, 1, True), (1, cores + 1, True), (1, 1, False)):
+        argv = ["-w", str(workers), "--ray", "--driver-workers", str(drivers)]
+        assert parse(argv).envs_per_worker == (1 if crowded else ENVS_PER_WORKER)
 
 
 def test_hidden_size_is_the_number_of_lstm_units():
