@@ -404,8 +404,16 @@ def load_any(path: Path) -> tuple[dict[str, Tensor], dict | None]:
 
 
 def trained_on(path: Path, description: dict | None) -> str:
-    """The environment id of these weights; where no description says it, by the file's name."""
-    return (description or {}).get("env") or path.stem.replace("ALE-", "ALE/")
+    """The environment id of these weights; where no description says it, by the file's name.
+
+    ValueError: neither says it.
+    """
+    if env_id := (description or {}).get("env"):
+        return env_id
+    env_id = path.stem.replace("ALE-", "ALE/")
+    if env_id not in known_env_ids():
+        raise ValueError(f"{path}: no description says which game these weights play; give --env")
+    return env_id
 
 
 def _load_checkpoint(path: Path) -> tuple[dict, str]:

@@ -714,6 +714,8 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
             )
         saved["distributed_step_size"] = []
     saved |= {k: v for k, v in _layered(saved, given).items() if k not in given}
+    if is_schedule(saved.get("lr")) and "lr" in given and not is_schedule(given["lr"]):
+        del saved["anneal_steps"]  # 0, as a schedule stood in its place: the recipe says it now
     if saved.get("optimizer") != "Adam":
         saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
     options = vars(parser.parse_args([])).keys() | recipe_options().keys()

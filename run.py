@@ -136,6 +136,8 @@ class Run:
         self.args = args
         self.resumed = resumed is not None
         config = game_config(read_config(args.env_config or CROP_TABLE), args.env)
+        if resumed and not args.env_config:  # whatever config.json says now
+            config = config | _rules(resumed).get("game_config", {})
         self.make_env = functools.partial(
             make_env, args.env, config, args.skip_rate, args.max_episode_length
         )
@@ -181,6 +183,7 @@ class Run:
             checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
             normalizer = checkpoint.normalizer_state(self.files.checkpoint, resumed)
             self.description["loaded"] = resumed.get("loaded")
+            self._say_other_picture(self.files.checkpoint, _rules(resumed))
         elif args.load:
             name = file_name(args.env)
             path = checkpoint.find_model(args.load_model_dir, name, args.published)
@@ -191,6 +194,7 @@ class Run:
             if description:
                 normalizer = checkpoint.normalizer_state(path, description)
                 _check_actions(path, description["actions"], actions)
+                self._say_other_picture(path, description)
         self.weights, _ = flatten_parameters(self.model)
         workers = options.workers_here(args)
         self.server = Hogwild(
@@ -238,6 +242,13 @@ class Run:
         self.saved_steps = resumed["steps"] if resumed else None  # those of the checkpoint on disk
         self.has_saved = False
         self.saved_evaluations = 0
+
+    def _say_other_picture(self, path: Path, trained: dict) -> None:
+        """In the introduction, if the weights of this file had other crops or FIRE in this game."""
+        own = self.description["game_config"]
+        before = trained.get("game_config", own)
+        if before != own and not checkpoint.of_another_game(trained, self.args.env):
+            self.introduction.append(f"{path}: trained with {before}, and goes on with {own}")
 
     def _best_score(self, resumed: dict) -> tuple[float, str]:
         """Score of the weights in ENV.dat, nan if there is none; and why it does not count, if so.
@@ -328,7 +339,9 @@ class Run:
             self.unwritten, self.games_failed = [], False
         except OSError as error:  # the disk may be full for a while; the run goes on
             if last:
-                logger.error(f"cannot save {len(self.unwritten)} training games: {error}")
+                logger.error(
+                    f"cannot save {len(self.unwritten)} training games: {error}; --resume will"
+                )
             elif not self.games_failed:
                 logger.error(f"cannot save training games: {error}; trying again")
             self.games_failed = True
@@ -389,7 +402,8 @@ class Run:
             return  # a run that learned nothing leaves no files
         now = time.monotonic()
         for name, make in self.makers.items():
-            if now < self.leave_until.get(name, now):
+            until = self.leave_until.get(name, now)
+            if now < until and not (last and until < math.inf):
                 continue
             try:
                 if name not in self.boards:
@@ -427,7 +441,8 @@ class Run:
                 if path.exists() and (kept := checkpoint.mend_csv(path, resumed["steps"])):
                     self.damaged.append((path, kept))
             rows = checkpoint.read_csv(self.files.training_csv)
-            self.unwritten = [row for row in self.unwritten if row not in rows]
+            written = set(rows)
+            self.unwritten = [row for row in self.unwritten if row not in written]
             rows += self.unwritten
             self.earlier_games = len(rows)
             if not checkpoint.changed_rules(_rules(resumed), self.description):

@@ -149,7 +149,8 @@ def measure(args: argparse.Namespace) -> None:
     if description is None:
         raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
     normalizer = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
-    config = game_config(read_config(CROP_TABLE), args.env) | {"actions": description["actions"]}
+    config = game_config(read_config(CROP_TABLE), args.env) | description.get("game_config", {})
+    config |= {"actions": description["actions"]}
     skip_rate = description.get("skip_rate", SKIP_RATE)
     limit = description.get("max_episode_length")
     make = functools.partial(make_env, args.env, config, skip_rate, limit)

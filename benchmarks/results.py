@@ -15,11 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import utils  # isort: skip  # before torch: sets the number of threads
 
+import argparse
 import json
 import tomllib
 
 import checkpoint
-from environment import has_chance, parse_env_id
+import gym_eval
+from environment import EnvSpec, has_chance, idle_limit, parse_env_id
 
 REFERENCES = Path(__file__).with_name("references.toml")
 EPISODES = 100
@@ -39,7 +41,7 @@ def add(evaluation: Path) -> None:
     try:
         found = json.loads(evaluation.read_text(encoding="utf-8"))
         result = {key: found[key] for key in KEYS}
-        sha256, time_limit = found["sha256"], found["time_limit"]
+        sha256 = found["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{evaluation}: no evaluation of gym_eval.py ({error!r})") from None
     for path in published():
@@ -54,8 +56,10 @@ def add(evaluation: Path) -> None:
     games = episodes(description["env"], description["actions"], result["policy"])
     if result["episodes"] not in (games, EPISODES):
         raise ValueError(f"{evaluation}: {result['episodes']} games in place of {games}")
-    if int(time_limit.split()[0]) != spec.time_limit:
-        raise ValueError(f"{evaluation}: games of {time_limit}, the id has {spec.time_limit}")
+    expected = {"env": description["env"], **protocol(description, spec)}
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise ValueError(f"{evaluation}: {key} is {found.get(key)}, in place of {value}")
     others = [
         other
         for other in description.get("results", [])
@@ -64,6 +68,15 @@ def add(evaluation: Path) -> None:
     description["results"] = sorted([*others, result], key=lambda r: (r["policy"], r["seed"]))
     text = json.dumps(description, indent=2) + "\n"
     checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def protocol(description: dict, spec: EnvSpec) -> dict:
+    """How the games of the table are played: as the model was trained, cut by the id alone."""
+    by_id = argparse.Namespace(max_episode_length=None)
+    idle = idle_limit(None, spec, description["actions"])
+    return gym_eval.protocol(
+        by_id, spec, description["skip_rate"], description["count_lives"], idle
+    )
 
 
 def episodes(env_id: str, actions: list[str], policy: str) -> int:

@@ -345,6 +345,15 @@ def test_a_named_file_is_played_in_the_game_of_its_training(models, tmp_path):
     assert summary(tmp_path)["env"] == "Pong-v0"
 
 
+def test_a_file_that_does_not_say_its_game_wants_an_id(models, tmp_path, capsys, recwarn):
+    for name in ("best", "Pong-v0"):
+        shutil.copy(models / "Pong-v0.dat", tmp_path / f"{name}.dat")
+    options = ("--load-model", str(tmp_path / "best.dat"), "-lg", str(tmp_path), *SHORT[2:])
+    code = gym_eval.main(options, StopSignal())
+    assert_refused(capsys, recwarn, code, "best.dat: no description says which game", "give --env")
+    assert checkpoint.trained_on(tmp_path / "Pong-v0.dat", None) == "Pong-v0"
+
+
 def test_the_picture_is_that_of_the_training_unless_a_crop_table_is_named(models, tmp_path):
     shutil.copy(models / "Pong-v0.dat", tmp_path)
     description = json.loads((models / "Pong-v0.json").read_text())

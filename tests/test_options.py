@@ -451,6 +451,21 @@ def test_a_best_score_counts_with_the_picture_that_it_was_measured_with(changes)
     assert checkpoint.changed_rules(older, run.description) == ""  # it did not say
 
 
+def test_a_resumed_run_keeps_its_picture_though_config_json_has_changed(monkeypatch):
+    save_best(Run(*load_options(["--hidden-size", "16"])), -3)
+    crops(crop1=20)
+    monkeypatch.setattr("run.CROP_TABLE", Path("crops.json"))
+    run = Run(*load_options(["--resume"]))
+    assert (run.make_env().top, best_score(run), run.introduction) == (34, -3, [])
+    other = Run(*load_options(["--resume", "--env-config", "crops.json"]))
+    assert other.make_env().top == 20
+    (line,) = other.introduction
+    assert "ckpt: trained with {'crop1': 34, " in line
+    assert "goes on with {'crop1': 20, " in line
+    assert len(build("--load", *crops(crop1=20)).introduction) == 2
+    assert len(build("--load").introduction) == 1
+
+
 def test_a_resumed_run_has_the_actions_that_it_began_with(capsys):
     run = build()
     save_best(run, -3)

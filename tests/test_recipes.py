@@ -93,6 +93,8 @@ def test_a_schedule_stands_in_place_of_anneal_steps_and_a_rate_of_the_run_goes_o
         resumed(args, "--anneal-steps", "7")
     assert resumed(args, "--lr", "1e-3", "--anneal-steps", "7").anneal_steps == 7
     assert resumed(load(), "--lr", "1e-3@0,1e-4@4k").anneal_steps == 0
+    assert resumed(args, "--lr", "1e-3").anneal_steps == 10_000_000  # as in a new run
+    assert resumed(args, "--gamma", "0.9").anneal_steps == 0
 
 
 def test_the_command_line_beats_the_recipe_and_this_the_defaults():

@@ -92,7 +92,9 @@ def evaluation(folder: Path, **changes) -> Path:
     description = json.loads((folder / "Pong-v0.json").read_text(encoding="utf-8"))
     found = {
         "policy": "sampled", "seed": 3, "episodes": 100, "mean": 1.5, "standard_error": 0.5,
-        "sha256": description["sha256"], "time_limit": "10000 agent steps", **changes,
+        "sha256": description["sha256"], "env": "Pong-v0", "frame_skip": [2, 3, 4],
+        "repeat_action_probability": 0.25, "noops_at_start": 0, "max_idle_steps": None,
+        "time_limit": "10000 agent steps", "count_lives": True, **changes,
     }  # fmt: skip
     path = folder / "eval"
     path.write_text(json.dumps(found))
@@ -114,7 +116,11 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
         ({"episodes": 2}, "2 games in place of 100"),
         ({"episodes": 1, "standard_error": None}, "1 games in place of 100"),
         ({"policy": "epsilon-greedy"}, "epsilon-greedy, which the table has no column for"),
-        ({"time_limit": "100 agent steps"}, "games of 100 agent steps, the id has 10000"),
+        ({"time_limit": "100 agent steps"}, "time_limit is 100 agent steps, in place of 10000"),
+        ({"time_limit": "10000 frames"}, "time_limit is 10000 frames, in place of 10000 agent"),
+        ({"time_limit": 5}, "time_limit is 5, in place of"),
+        ({"env": "Pong-v4"}, "env is Pong-v4, in place of Pong-v0"),
+        ({"max_idle_steps": 5}, "max_idle_steps is 5, in place of None"),
     ],
 )
 def test_an_evaluation_that_is_not_by_the_protocol_is_refused(copies, changes, words):
