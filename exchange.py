@@ -101,6 +101,7 @@ class Exchanger(threading.Thread):
         self.updates = 0  # then
         self.ending = threading.Event()
         self.deadline = float("inf")
+        self.unanswered = False  # a change was sent of which nobody knows whether it was added
         self.error = ""  # why the thread has ended before it was told to
 
     def run(self) -> None:
@@ -132,7 +133,8 @@ class Exchanger(threading.Thread):
         self.deadline = time.monotonic() + seconds
         self.ending.set()
         self.join()
-        return self.exchange()
+        # Another number for the same change: it might be added twice.
+        return not self.unanswered and self.exchange()
 
     def report(self) -> bool:
         """Say what was counted and be told the same. False if it was given up."""
@@ -205,6 +207,7 @@ class Exchanger(threading.Thread):
                 time.sleep(POLL_SECONDS)
             given_up = self.ending.is_set() and self.deadline == float("inf")
             if reply is None and (given_up or time.monotonic() > self.deadline):
+                self.unanswered |= change is not None
                 return None
         self.unsent = []
         del self.messages.kept[: len(messages)]

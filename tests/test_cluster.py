@@ -1,5 +1,6 @@
 """A run on several machines: real Ray, several of its nodes on this machine."""
 
+import argparse
 import functools
 import itertools
 import logging
@@ -312,6 +313,35 @@ def test_the_bias_that_is_a_mean_is_averaged_over_machines_and_all_else_is_added
     expected[place] = (1 * 8.0 + 3 * 4.0) / 4
     for one in exchangers:
         np.testing.assert_allclose(one.weights, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_change_that_was_sent_and_not_answered_is_not_sent_again(monkeypatch):
+    pytest.importorskip("ray")
+    import exchange
+
+    def silence(answer, timeout):
+        time.sleep(timeout)
+        raise exchange.GetTimeoutError
+
+    def remote(machine, number, report, change, optimizer):
+        sent.append((number, change is not None))
+
+    sent = []
+    monkeypatch.setattr(exchange.ray, "put", lambda vector: vector)
+    monkeypatch.setattr(exchange.ray, "get", silence)
+    model = make_model(2, 16)
+    server = argparse.Namespace(exchange=argparse.Namespace(remote=remote))
+    one = exchange.Exchanger(
+        0, Hogwild(flatten_parameters(model)[0], SharedAdam, 1, several_machines=True), model, 1,
+        server, None, lambda: 1, exchange.Messages(), None,
+    )  # fmt: skip
+    one.hogwild.report(0, updates=1)
+    one.start()
+    end = time.monotonic() + 10
+    while not sent and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not one.finish(0.1)
+    assert {number for number, _ in sent} == {1}  # by which the server knows it
 
 
 def least_updates(run: RecallRun) -> float:
