@@ -343,14 +343,14 @@ def test_a_tensorboard_that_failed_is_tried_again_and_a_tracker_is_not(monkeypat
     some.makers = {name: lambda board=board: board for name, board in boards.items()}
     some.boards, some.leave_until = {}, {}
 
-    def calls():
-        some.write_curves(logging.getLogger("test"))
+    def calls(last=False):
+        some.write_curves(logging.getLogger("test"), last)
         return [board.calls for board in boards.values()]
 
-    assert [calls(), calls()] == [[1, 1], [1, 1]]
+    assert [calls(), calls(), calls(last=True)] == [[1, 1], [1, 1], [2, 1]]
     monkeypatch.setattr("run.BOARD_SECONDS", -1)
     some.leave_until["TensorBoard"] -= 61
-    assert [calls(), calls()] == [[2, 1], [3, 1]]
+    assert [calls(), calls()] == [[3, 1], [4, 1]]
     assert caplog.messages == [
         f"cannot write for {name}: OSError: no space; the run goes on" for name in boards
     ]
