@@ -57,6 +57,7 @@ class Agent:
 
     epsilon: share of greedy actions that any one at random stands in place of; 0 until you set it.
     actions: names of the actions, in the order of their numbers.
+    game_config: the crops and FIRE that it plays with.
     policy: (actions,) probabilities for the observation of the last act(); None if that was FIRE,
         for which the network is not asked.
     value: the discounted return that it expects from there; None likewise.
@@ -82,6 +83,7 @@ class Agent:
         screen = make_env()
         self.shrink, self.screen_shape = screen.shrink, screen.unwrapped.observation_space.shape
         self.actions, self.fire_action = screen.action_meanings, screen.fire_action
+        self.game_config = screen.game_config
         self.presses = 0 if self.fire_action is None else FIRE_PRESSES
         # As in evaluation: last bits depend on the size of the batch and on the place in it.
         self.network = make_network(model, BLOCK, 0, self.plain)

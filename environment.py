@@ -323,11 +323,13 @@ class Screen(gym.Wrapper):
 
     `action_meanings` are the names of the actions; `fire_action` is the index of FIRE if the game
     does not start without it, else None: whoever plays presses it, the environment never does.
+    `game_config` says both crops and `fire`, as descriptions and evaluations do.
     An end of the game that falls on the time limit is `terminated` alone.
     """
 
     def __init__(self, env: gym.Env, game_config: dict):
         super().__init__(env)
+        self.game_config = {key: game_config.get(key, False) for key in ("crop1", "crop2", "fire")}
         self.top, self.bottom = game_config["crop1"], game_config["crop2"] + WINDOW
         height = env.observation_space.shape[0]
         if not self.top < self.bottom <= height:

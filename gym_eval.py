@@ -99,6 +99,7 @@ def protocol(
     skip_rate: int,
     count_lives: bool,
     max_idle_steps: int | None,
+    game_config: dict,
 ) -> dict:
     """How the games were played; with the model, all that decides about their scores."""
     limit, unit = spec.time_limit, "frames" if spec.no_frameskip else "agent steps"
@@ -115,6 +116,7 @@ def protocol(
         "time_limit": f"{limit} {unit}",
         "max_idle_steps": max_idle_steps,  # agent steps without a reward
         "count_lives": count_lives,  # a lost life sets the LSTM's state to zero
+        "game_config": game_config,  # rows of the screen that it sees; whether it presses FIRE
     }
 
 
@@ -400,7 +402,7 @@ def evaluate_policy(
     idle = idle_limit(args.max_idle_steps, spec, agent.actions)
     summary = {
         **summarize(args, results, agent, has_chance(spec, agent.actions, greedy and not epsilon)),
-        **protocol(args, spec, skip_rate, agent.count_lives, idle),
+        **protocol(args, spec, skip_rate, agent.count_lives, idle, agent.game_config),
         "agent_steps": checkpoint.all_steps(description),  # of training
         **weights,
         "speed": round(sum(r.length for r in results) / (time.monotonic() - started), 1),

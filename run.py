@@ -141,7 +141,8 @@ class Run:
         self.make_env = functools.partial(
             make_env, args.env, config, args.skip_rate, args.max_episode_length
         )
-        actions = self.make_env().action_meanings
+        screen = self.make_env()
+        actions = screen.action_meanings
         spec = parse_env_id(args.env)
         max_idle_steps = idle_limit(args.max_idle_steps, spec, actions)
         self.make_test_env = functools.partial(self.make_env, max_idle_steps=max_idle_steps)
@@ -149,7 +150,7 @@ class Run:
         self.description = {
             "env": args.env,
             "actions": actions,
-            "game_config": {key: config.get(key, False) for key in ("crop1", "crop2", "fire")},
+            "game_config": screen.game_config,
             "count_lives": args.count_lives,
             "hidden_size": args.hidden_size,
             # With which the evaluations of a run choose its best weights. Greedy, an id without

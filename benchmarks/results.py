@@ -21,7 +21,16 @@ import tomllib
 
 import checkpoint
 import gym_eval
-from environment import EnvSpec, has_chance, idle_limit, parse_env_id
+from environment import (
+    CROP_TABLE,
+    EnvSpec,
+    game_config,
+    has_chance,
+    idle_limit,
+    make_env,
+    parse_env_id,
+    read_config,
+)
 
 REFERENCES = Path(__file__).with_name("references.toml")
 EPISODES = 100
@@ -73,9 +82,12 @@ def add(evaluation: Path) -> None:
 def protocol(description: dict, spec: EnvSpec) -> dict:
     """How the games of the table are played: as the model was trained, cut by the id alone."""
     by_id = argparse.Namespace(max_episode_length=None)
+    # make_env checks the crops of a description that has them, and knows those of others.
+    config = game_config(read_config(CROP_TABLE), spec.env_id) | description.get("game_config", {})
+    screen = make_env(spec.env_id, config | {"actions": description["actions"]})
     idle = idle_limit(None, spec, description["actions"])
     return gym_eval.protocol(
-        by_id, spec, description["skip_rate"], description["count_lives"], idle
+        by_id, spec, description["skip_rate"], description["count_lives"], idle, screen.game_config
     )
 
 

@@ -27,6 +27,7 @@ PROJECT = Path(gym_eval.__file__).parent
 CONFIG = PROJECT / "config.json"
 PONG_ACTIONS = 6
 NORMALIZER = (1000.0, 100.0, 5.0)
+PONG = {"crop1": 34, "crop2": 34, "fire": False}
 KEYS = {
     "env", "episodes", "seed", "policy", "mean", "standard_error", "best", "scores", "versions",
     "median", "min", "frame_skip", "repeat_action_probability", "time_limit",
@@ -209,9 +210,9 @@ def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, c
 )
 def test_the_protocol_is_that_of_the_id(env, options, frame_skip, sticky, limit):
     args = build_eval_parser().parse_args(options)
-    found = gym_eval.protocol(args, parse_env_id(env), 7, True, 300)
+    found = gym_eval.protocol(args, parse_env_id(env), 7, True, 300, {"crop1": 9})
     noops = [1, 30] if "NoFrameskip" in env else 0
-    assert list(found.values()) == [frame_skip, sticky, noops, limit, 300, True]
+    assert list(found.values()) == [frame_skip, sticky, noops, limit, 300, True, {"crop1": 9}]
 
 
 def test_a_histogram_counts_every_score():
@@ -240,7 +241,7 @@ def test_the_protocol_names_the_steps_without_a_reward_that_cut_a_game(
     models, fixed, played, tmp_path, capsys
 ):
     assert summary(fixed, "PongDeterministic-v4")["max_idle_steps"] == 10_000
-    assert played["max_idle_steps"] is None
+    assert (played["max_idle_steps"], played["game_config"]) == (None, PONG)
     assert run(models, tmp_path, *FIXED, "--max-idle-steps", "3") == 0
     assert "at most 4 agent steps, 3 without a reward\n" in capsys.readouterr().out
     assert summary(tmp_path, "PongDeterministic-v4")["lengths"] == [3, 3, 3]
@@ -360,8 +361,10 @@ def test_the_picture_is_that_of_the_training_unless_a_crop_table_is_named(models
     path, said = tmp_path / "Pong-v0.dat", {"crop1": 20, "crop2": 30, "fire": True}
     for config, expected in (({}, (34, 194, False)), (said, (20, 190, True))):
         path.with_suffix(".json").write_text(json.dumps(description | {"game_config": config}))
-        env = Agent.load(path).make_env()
+        agent = Agent.load(path)
+        env = agent.make_env()
         assert (env.top, env.bottom, env.fire_action is not None) == expected
+        assert agent.game_config == (config or PONG)
     assert Agent.load(path, env_config=CONFIG).make_env().top == 34
     assert Agent.load(path, "SpaceInvaders-v0").make_env().fire_action is None  # another game's
     path.with_suffix(".json").write_text(json.dumps(description | {"game_config": [34]}))

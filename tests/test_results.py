@@ -19,6 +19,7 @@ import checkpoint
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PONG = {"crop1": 34, "crop2": 34, "fire": False}
 
 
 def test_the_table_of_the_readme_is_that_of_the_descriptions():
@@ -94,7 +95,7 @@ def evaluation(folder: Path, **changes) -> Path:
         "policy": "sampled", "seed": 3, "episodes": 100, "mean": 1.5, "standard_error": 0.5,
         "sha256": description["sha256"], "env": "Pong-v0", "frame_skip": [2, 3, 4],
         "repeat_action_probability": 0.25, "noops_at_start": 0, "max_idle_steps": None,
-        "time_limit": "10000 agent steps", "count_lives": True, **changes,
+        "time_limit": "10000 agent steps", "count_lives": True, "game_config": PONG, **changes,
     }  # fmt: skip
     path = folder / "eval"
     path.write_text(json.dumps(found))
@@ -121,6 +122,7 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
         ({"time_limit": 5}, "time_limit is 5, in place of"),
         ({"env": "Pong-v4"}, "env is Pong-v4, in place of Pong-v0"),
         ({"max_idle_steps": 5}, "max_idle_steps is 5, in place of None"),
+        ({"game_config": PONG | {"crop1": 35}}, "game_config is {'crop1': 35, .*in place of"),
     ],
 )
 def test_an_evaluation_that_is_not_by_the_protocol_is_refused(copies, changes, words):
