@@ -246,7 +246,7 @@ class Cluster:
         optimizers = copy.deepcopy([optimizer.state_dict() for optimizer in hogwild.optimizers])
         job = Job(
             self.args, self.make_env, self.num_actions, self.versions, optimizers,
-            hogwild.normalizer(), hogwild.first_step, hogwild.seconds,
+            hogwild.normalizer(), hogwild.first_step,
         )  # fmt: skip
         self.names.append(f"machine {number} ({node['NodeManagerAddress']})")
         # The job in a list: the actor fetches it, and so can say that it cannot.

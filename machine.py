@@ -45,8 +45,7 @@ class Job(NamedTuple):
     versions: dict[str, str]  # those of the driver's machine, see versions
     optimizers: list[dict]  # state dicts of the driver's machine
     normalizer: torch.Tensor  # (3,) of the run
-    steps: int  # agent steps of earlier sessions; seconds with this one so far
-    seconds: float
+    steps: int  # agent steps of earlier sessions
 
 
 def versions() -> dict[str, str]:
@@ -98,8 +97,7 @@ class Machine:
             1 if one else workers,
             job.optimizers,
             job.steps,
-            job.seconds,
-            args.max_steps or float("inf"),
+            max_steps=args.max_steps or float("inf"),
             several_machines=True,
         )
         hogwild.normalizers[:] = job.normalizer
@@ -126,7 +124,6 @@ class Machine:
             optimizer_for_driver=job.args.driver_workers == 0,
             value_bias_is_a_mean=args.value_mean_step > 0,
         )  # fmt: skip
-        hogwild.start_clock()
         exchanger.start()
         healthy = True
         try:
