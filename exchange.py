@@ -17,7 +17,7 @@ import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 from torch import nn
 
-from hogwild import DIVERGED, OF_GAMES, WORKERS, FinishedGames, Hogwild
+from hogwild import DIVERGED, GAMES_KEPT, OF_GAMES, WORKERS, FinishedGames, Hogwild
 from model import flatten_parameters
 from network import has_diverged
 from parameter_server import DRIVER, News, Reply, Report
@@ -178,15 +178,14 @@ class Exchanger(threading.Thread):
 
     def _call(self, change: np.ndarray | None) -> Reply | None:
         """Ask the server until it answers; None if the deadline has passed."""
-        if self.games:
-            self.unsent += [row[2:] for row in self.games.collect()]
+        self._collect()
         totals = self.hogwild.figures.values[: self.row].sum(0).tolist()
-        messages = self.messages.kept[:]
+        games, messages = self.unsent[:], self.messages.kept[:]
         report = Report(
             dict(zip(self.hogwild.figures.columns, totals, strict=True)),
             self._own_normalizer(),
             self.count_alive(),
-            self.unsent,
+            games,
             messages,
         )
         self.number += 1
@@ -209,14 +208,26 @@ class Exchanger(threading.Thread):
             if reply is None and (given_up or time.monotonic() > self.deadline):
                 self.unanswered |= change is not None
                 return None
-        self.unsent = []
+        del self.unsent[: len(games)]
         del self.messages.kept[: len(messages)]
         self.reported = time.monotonic()
         self._take(reply)
         return reply
 
+    def _collect(self) -> None:
+        """Take the games that have ended, before others are written in their place."""
+        if not self.games:
+            return
+        last = self.ending.is_set()
+        self.unsent += [row[2:] for row in self.games.collect(last)]
+        if self.games.lost:  # this machine was suspended, say
+            lost, self.games.lost = self.games.lost, 0
+            text = f"the CSV of training games lacks {lost} games: collected too late"
+            self.messages.kept.append((logging.ERROR, text))
+
     def _wait(self, answer: ray.ObjectRef) -> Reply | None:
         for _ in range(SILENT_SECONDS):  # counted so, time in which this machine sleeps is none
+            self._collect()
             try:
                 return ray.get(answer, timeout=min(1.0, max(0.0, self.deadline - time.monotonic())))
             except GetTimeoutError:
@@ -254,8 +265,10 @@ class Exchanger(threading.Thread):
             self.news = reply.news
             if reply.news.optimizer:
                 self._take_optimizer(reply.news.optimizer)
-            for score, length in reply.news.games:
+            for i, (score, length) in enumerate(reply.news.games, 1):
                 self.hogwild.report_game(self.row, score, length, int(new.get("steps", 0)))
+                if i % (GAMES_KEPT // 4) == 0:  # until those are collected, or they are overwritten
+                    self.ending.wait(1.0)
             self.on_news(reply.news)
         self.hogwild.report(self.row, **new)
         if reply.normalizer[0] > 0:  # or what a resumed run began with, or the last one, stays

@@ -23,12 +23,13 @@ from test_main import SMALL, Command
 
 import checkpoint
 import connection
+import hogwild
 import kernels
 import messages
 import options
 from environment import Normalizer
 from group import Processes
-from hogwild import DIVERGED, WORKERS, Hogwild
+from hogwild import DIVERGED, WORKERS, FinishedGames, Hogwild
 from model import flatten_parameters, make_model
 from monitor import Figures, Snapshot
 from network import compile_kernels
@@ -347,6 +348,95 @@ def test_a_change_that_was_sent_and_not_answered_is_not_sent_again(ray, monkeypa
         time.sleep(0.01)
     assert not one.finish(0.1)
     assert {number for number, _ in sent} == {1}  # by which the server knows it
+
+
+class Link:
+    """A parameter server in this process, between which and an exchanger anything may happen.
+
+    meanwhile: called with every look at an answer, to raise what Ray would.
+    """
+
+    def __init__(self, ray, monkeypatch, **arguments):
+        self.server = ParameterServer(np.zeros(1, np.float32), STATES, **arguments)
+        self.meanwhile = lambda: None
+        self.exchange = argparse.Namespace(remote=self.call)
+        monkeypatch.setattr(ray, "put", lambda vector: vector)
+        monkeypatch.setattr(ray, "get", lambda answer, timeout: answer())
+
+    def call(self, *arguments):
+        def answer():
+            self.meanwhile()
+            return self.server.exchange(*arguments)
+
+        return answer
+
+    def exchanger(self, machine: int, **arguments):
+        from exchange import Exchanger, Messages
+
+        hogwild = Hogwild(torch.zeros(1), SharedAdam, 1, several_machines=True)
+        games = FinishedGames(hogwild) if machine != DRIVER else None
+        return Exchanger(
+            machine, hogwild, torch.nn.Linear(1, 1), 1, self, None, lambda: 1, Messages(),
+            hogwild.stop, games, **arguments,
+        )  # fmt: skip
+
+
+def finish_games(hogwild: Hogwild, number: int, rank: int = 0) -> None:
+    """Games of one step; the score of each is its number."""
+    for _ in range(number):
+        hogwild.report_game(rank, float(hogwild.figures["games"][rank]), 1, steps=1)
+        hogwild.report(rank, steps=1)
+
+
+@pytest.fixture
+def few_games_kept(ray, monkeypatch):
+    import exchange
+
+    for module in (hogwild, exchange):
+        monkeypatch.setattr(module, "GAMES_KEPT", 8)
+
+
+def test_games_that_end_while_the_server_is_silent_are_kept_or_missed(
+    ray, monkeypatch, few_games_kept
+):
+    link = Link(ray, monkeypatch)
+    one = link.exchanger(1)
+    ended = [5, 5, 7, 10, 2]  # while it is silent; the ring has room for 7
+
+    def silence():
+        if ended:
+            finish_games(one.hogwild, ended.pop(0))
+            raise ray.exceptions.GetTimeoutError
+
+    link.meanwhile = silence
+    assert one.report()
+    assert one.report()
+    assert [score for score, _ in link.server.games] == [*range(17), *range(20, 29)]
+    text = "the CSV of training games lacks 3 games: collected too late"
+    assert link.server.messages == [(1, logging.ERROR, text)]
+
+
+def test_a_game_of_a_worker_that_was_killed_at_the_end_is_sent(ray, monkeypatch):
+    link = Link(ray, monkeypatch)
+    one = link.exchanger(1)
+    one.start()
+    one.hogwild.report_game(0, 5.0, 8, steps=8)  # killed before it counted the steps
+    assert one.finish(1)
+    assert link.server.games == [(5.0, 8)]
+
+
+def test_many_games_at_once_are_all_collected_by_the_driver(ray, monkeypatch, few_games_kept):
+    link = Link(ray, monkeypatch)
+    one = link.exchanger(DRIVER)
+    collected = FinishedGames(one.hogwild)
+    rows = []
+    monkeypatch.setattr(one.ending, "wait", lambda seconds: rows.extend(collected.collect()))
+    games = [(float(score), 1) for score in range(50)]
+    link.server.exchange(1, 1, report(50, games=games))
+    assert one.report()
+    rows += collected.collect()
+    assert [row[2:] for row in rows] == games
+    assert collected.lost == 0
 
 
 def least_updates(run: RecallRun) -> float:
