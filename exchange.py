@@ -20,7 +20,7 @@ from torch import nn
 from hogwild import DIVERGED, GAMES_KEPT, OF_GAMES, WORKERS, FinishedGames, Hogwild
 from model import flatten_parameters
 from network import has_diverged
-from parameter_server import DRIVER, News, Reply, Report
+from parameter_server import DRIVER, News, Reply, Report, Said
 
 POLL_SECONDS = 0.01
 REPORT_SECONDS = 0.5  # between two reports, at most
@@ -94,6 +94,7 @@ class Exchanger(threading.Thread):
         self.number = 0  # of the last exchange
         self.others: dict[str, float] = {}  # totals
         self.unsent: list[tuple[float, int]] = []  # games
+        self.unconfirmed: list[Said] = []  # sent, and the driver may not have it
         self.news: News | None = None
         self.sends_optimizer = optimizer_for_driver and machine != DRIVER
         self.optimizer_sent = -math.inf  # when
@@ -180,15 +181,17 @@ class Exchanger(threading.Thread):
         """Ask the server until it answers; None if the deadline has passed."""
         self._collect()
         totals = self.hogwild.figures.values[: self.row].sum(0).tolist()
+        self.number += 1
         games, messages = self.unsent[:], self.messages.kept[:]
+        del self.unsent[:], self.messages.kept[: len(messages)]
+        if games or messages:
+            self.unconfirmed.append(Said(self.number, games, messages))
         report = Report(
             dict(zip(self.hogwild.figures.columns, totals, strict=True)),
             self._own_normalizer(),
             self.count_alive(),
-            games,
-            messages,
+            self.unconfirmed,
         )
-        self.number += 1
         # Put once, however often they are sent.
         sent = None if change is None else ray.put(change)
         optimizer = self._optimizer_to_send()
@@ -208,8 +211,7 @@ class Exchanger(threading.Thread):
             if reply is None and (given_up or time.monotonic() > self.deadline):
                 self.unanswered |= change is not None
                 return None
-        del self.unsent[: len(games)]
-        del self.messages.kept[: len(messages)]
+        self.unconfirmed = [said for said in self.unconfirmed if said.number > reply.confirmed]
         self.reported = time.monotonic()
         self._take(reply)
         return reply

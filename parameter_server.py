@@ -19,14 +19,21 @@ TRAFFIC_SECONDS = 10  # over which the driver measures it
 DRIVER = 0  # the machine where the command was given; the others have numbers from 1 on
 
 
+class Said(NamedTuple):
+    """What a machine has for the driver."""
+
+    number: int  # of the exchange with which it was sent first
+    games: list[tuple[float, int]]  # that had ended by then: raw score, agent steps
+    messages: list[tuple[int, str]]  # likewise, for the log: level, text
+
+
 class Report(NamedTuple):
     """What a machine says of itself."""
 
     totals: dict[str, float]  # sums of Hogwild.figures over its workers, since it joined
     normalizer: np.ndarray  # (3,) of its workers, see Hogwild.normalizer
     alive: int  # workers
-    games: list[tuple[float, int]]  # that ended since its last report: raw score, agent steps
-    messages: list[tuple[int, str]]  # likewise, for the log: level, text
+    said: list[Said]  # all that the driver may not have: a server that dies takes it along
 
 
 class News(NamedTuple):
@@ -35,7 +42,7 @@ class News(NamedTuple):
     games: list[tuple[float, int]]  # of all other machines, since it asked last
     messages: list[tuple[int, int, str]]  # likewise: machine, level, text
     optimizer: dict[str, np.ndarray] | None  # statistics of a machine, if there are newer ones
-    totals: dict[int, dict[str, float]]  # by machine
+    totals: dict[int, dict[str, float]]  # by machine, with those games
     alive: int  # workers of all other machines
     behind: float  # seconds since the last exchange of the machine that is furthest behind
     exchanges: int  # in all, but for the driver's own, which cross no network
@@ -49,6 +56,7 @@ class Reply(NamedTuple):
     others: dict[str, float]  # sums over the totals of all other machines
     normalizer: np.ndarray  # (3,) mean over the workers of all other machines
     stop: bool  # the run is to end
+    confirmed: int  # number of its last exchange of which the driver has what was said
     news: News | None
 
 
@@ -87,7 +95,8 @@ class ParameterServer:
         self.games: list[tuple[float, int]] = []  # that the driver has yet to take
         self.messages: list[tuple[int, int, str]] = []
         self.optimizer: dict[str, np.ndarray] | None = None  # likewise
-        self.taken: tuple = [], [], None  # what it was given last
+        self.taken: tuple = [], [], None, self.totals.copy()  # what it was given last
+        self.confirmed = self.totals.copy()  # the totals that came with what it surely has
         self.stopping = False
         for machine in left:
             self.leave(machine)
@@ -107,19 +116,19 @@ class ParameterServer:
         change: (P,), or None for a report alone.
         optimizer: statistics for the driver, if it has none of its own.
         """
-        is_new = number > self.totals.get(machine, {}).get("number", 0)
+        known = self.totals.get(machine, {}).get("number", 0)
+        is_new = number > known
         refused = change is not None and not np.isfinite(change).all()
         now = time.monotonic()
         if is_new:
             self.exchanges += change is not None and machine != DRIVER
-            self.games += report.games
+            for said in report.said:
+                if said.number > known:
+                    self.games += said.games
+                    self.messages += [(machine, *message) for message in said.messages]
             self.optimizer = optimizer or self.optimizer
-            self.messages += [(machine, *message) for message in report.messages]
             if change is not None and not refused:
                 self.weights += change
-            if machine == DRIVER:
-                self.taken = self.games, self.messages, self.optimizer
-                self.games, self.messages, self.optimizer = [], [], None
         self.totals[machine] = {**report.totals, "number": number}
         if machine in self.left:  # what was under way when it went
             self.totals[machine] |= dict.fromkeys(self.states, 0.0)
@@ -128,12 +137,17 @@ class ParameterServer:
             self.alive[machine] = report.alive
             if change is not None or machine not in self.exchanged:
                 self.exchanged[machine] = now
+        if is_new and machine == DRIVER:  # it has what it was given last
+            self.confirmed = self.taken[-1]
+            self.taken = self.games, self.messages, self.optimizer, self.totals.copy()
+            self.games, self.messages, self.optimizer = [], [], None
         return Reply(
             self.weights if change is not None else None,
             refused,
             self._others(machine),
             self._normalizer(machine),
             self.stopping,
+            self.confirmed.get(machine, {}).get("number", 0),
             self._news(now) if machine == DRIVER else None,
         )
 
@@ -152,7 +166,7 @@ class ParameterServer:
     def _news(self, now: float) -> News:
         alive = sum(alive for machine, alive in self.alive.items() if machine != DRIVER)
         behind = now - min(self.exchanged.values())
-        return News(*self.taken, self.totals, alive, behind, self.exchanges)
+        return News(*self.taken, alive, behind, self.exchanges)
 
     def current(self) -> np.ndarray:
         """The weights, (P,), for a machine that joins."""

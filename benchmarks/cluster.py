@@ -35,7 +35,7 @@ class Feeder:
 
         change = np.full(size, 1e-9, np.float32)
         known = np.empty_like(change)
-        report = Report({"workers": 1.0}, np.zeros(3), 1, [], [])
+        report = Report({"workers": 1.0}, np.zeros(3), 1, [])
         number, end = 0, time.monotonic() + seconds
         while time.monotonic() < end:
             number += 1
@@ -53,7 +53,7 @@ def main() -> None:
     size = sum(p.numel() for p in make_model(6, args.hidden_size).parameters())
     server = ParameterServer(np.zeros(size, np.float32))
     change = np.full(size, 1e-9, np.float32)
-    report = Report({"workers": 1.0}, np.zeros(3), 1, [], [])
+    report = Report({"workers": 1.0}, np.zeros(3), 1, [])
     times = []
     for number in range(1, 51):
         start = time.perf_counter()

@@ -1,11 +1,13 @@
 """A run on several machines: real Ray, several of its nodes on this machine."""
 
 import argparse
+import copy
 import functools
 import importlib.util
 import itertools
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -33,7 +35,7 @@ from hogwild import DIVERGED, WORKERS, FinishedGames, Hogwild
 from model import flatten_parameters, make_model
 from monitor import Figures, Snapshot
 from network import compile_kernels
-from parameter_server import DRIVER, ParameterServer, Report, recent_counts
+from parameter_server import DRIVER, ParameterServer, Report, Said, recent_counts
 from player import play_games
 from processes import child_context
 from run import make_optimizer
@@ -59,7 +61,7 @@ def report(steps: float = 0.0, workers: int = 1, mean: float = 0.0, games=()) ->
     normalizer = np.array([100.0, mean, 1.0]) if mean else np.zeros(3)
     return Report(
         {"steps": steps, "workers": workers, "diverged": 1.0},
-        normalizer, workers, list(games), [],
+        normalizer, workers, [Said(1, list(games), [])],
     )  # fmt: skip
 
 
@@ -353,20 +355,24 @@ def test_a_change_that_was_sent_and_not_answered_is_not_sent_again(ray, monkeypa
 class Link:
     """A parameter server in this process, between which and an exchanger anything may happen.
 
-    meanwhile: called with every look at an answer, to raise what Ray would.
+    before, after: called with the number of the machine whenever it looks for an answer, before the
+        server has done what it was asked and then, to raise what Ray would.
     """
 
     def __init__(self, ray, monkeypatch, **arguments):
         self.server = ParameterServer(np.zeros(1, np.float32), STATES, **arguments)
-        self.meanwhile = lambda: None
+        self.before = self.after = lambda machine: None
         self.exchange = argparse.Namespace(remote=self.call)
         monkeypatch.setattr(ray, "put", lambda vector: vector)
         monkeypatch.setattr(ray, "get", lambda answer, timeout: answer())
 
-    def call(self, *arguments):
+    def call(self, machine: int, *arguments):
         def answer():
-            self.meanwhile()
-            return self.server.exchange(*arguments)
+            self.before(machine)
+            reply = self.server.exchange(machine, *arguments)
+            reply = copy.deepcopy(reply)  # as if it had been sent
+            self.after(machine)
+            return reply
 
         return answer
 
@@ -403,12 +409,12 @@ def test_games_that_end_while_the_server_is_silent_are_kept_or_missed(
     one = link.exchanger(1)
     ended = [5, 5, 7, 10, 2]  # while it is silent; the ring has room for 7
 
-    def silence():
+    def silence(machine):
         if ended:
             finish_games(one.hogwild, ended.pop(0))
             raise ray.exceptions.GetTimeoutError
 
-    link.meanwhile = silence
+    link.before = silence
     assert one.report()
     assert one.report()
     assert [score for score, _ in link.server.games] == [*range(17), *range(20, 29)]
@@ -437,6 +443,55 @@ def test_many_games_at_once_are_all_collected_by_the_driver(ray, monkeypatch, fe
     rows += collected.collect()
     assert [row[2:] for row in rows] == games
     assert collected.lost == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whenever_servers_die_and_answers_are_lost_the_driver_is_told_everything_once(
+    ray, monkeypatch, seed
+):
+    import exchange
+
+    monkeypatch.setattr(exchange, "POLL_SECONDS", 0)
+    draw = random.Random(seed)
+    link = Link(ray, monkeypatch)
+    told = []
+    driver = link.exchanger(DRIVER, on_news=lambda news: told.append((news.games, news.messages)))
+    others = [link.exchanger(machine) for machine in (1, 2)]
+    everyone = [driver, *others]
+
+    def replace_server(*_) -> None:
+        totals = driver.news.totals if driver.news else {}
+        link.server = ParameterServer(driver.known, STATES, totals)
+
+    def disturb(machine: int) -> None:
+        chance = draw.random()
+        if chance < 0.1:  # meanwhile another one is told what this one is not
+            link.before = link.after = lambda machine: None
+            draw.choice([one for one in everyone if one.machine != machine]).report()
+            link.before = link.after = disturb
+            raise ray.exceptions.ActorUnavailableError("lost", None)
+        if chance < 0.2:
+            raise ray.exceptions.ActorDiedError
+
+    for one in everyone:
+        one.replace_server = replace_server
+    link.before = link.after = disturb
+    expected = []
+    for i in range(150):
+        if draw.random() < 0.3:
+            expected.append(float(i))
+            one = draw.choice(others)
+            one.hogwild.report_game(0, float(i), 1, steps=1)
+            one.hogwild.report(0, steps=1)
+            one.messages.kept.append((logging.INFO, str(i)))
+        draw.choice(everyone).report()
+    link.before = link.after = lambda machine: None
+    for one in (*others, driver, driver, *others):
+        one.report()
+    assert sorted(score for games, _ in told for score, _ in games) == expected
+    assert sorted(float(text) for _, said in told for _, _, text in said) == expected
+    assert [one.unconfirmed for one in others] == [[], []]
+    assert driver.hogwild.figures["games"].sum() == len(expected)
 
 
 def least_updates(run: RecallRun) -> float:
