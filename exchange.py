@@ -259,8 +259,11 @@ class Exchanger(threading.Thread):
 
     def _take(self, reply: Reply) -> None:
         """Enter what the others did as a worker would: games before the steps that ended them."""
-        new = {name: n - self.others.get(name, 0.0) for name, n in reply.others.items()}
-        self.others = reply.others
+        known = self.others
+        # A server in a dead one's place may know of fewer steps; a run that stops goes on stopping.
+        steps = max(known.get("steps", 0.0), reply.others.get("steps", 0.0))
+        self.others = {**known, **reply.others, "steps": steps}
+        new = {name: n - known.get(name, 0.0) for name, n in self.others.items()}
         for name in ("games", *OF_GAMES, "number"):
             new.pop(name, None)
         if reply.news:

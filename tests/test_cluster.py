@@ -494,6 +494,29 @@ def test_whenever_servers_die_and_answers_are_lost_the_driver_is_told_everything
     assert driver.hogwild.figures["games"].sum() == len(expected)
 
 
+def test_a_run_that_has_stopped_does_not_go_on_with_a_server_that_knows_less(ray, monkeypatch):
+    link = Link(ray, monkeypatch)
+    driver, one = link.exchanger(DRIVER), link.exchanger(1)
+    one.hogwild.max_steps = 100
+    finish_games(one.hogwild, 45)
+    finish_games(driver.hogwild, 50)
+    driver.report()
+    known = copy.deepcopy(driver.news.totals)
+    finish_games(driver.hogwild, 10)
+    driver.report()
+    one.report()
+    assert one.hogwild.stopped
+    for totals, steps in ((known, 105), ({}, 105), (driver.news.totals, 105)):
+        link.server = ParameterServer(one.known, STATES, totals)
+        one.report()
+        assert one.hogwild.stopped
+        assert one.hogwild.steps == steps
+    finish_games(driver.hogwild, 5)
+    driver.report()
+    one.report()
+    assert one.hogwild.steps == 110
+
+
 def least_updates(run: RecallRun) -> float:
     return min(totals["updates"] for totals in run.totals().values())
 
