@@ -593,12 +593,19 @@ def _option_value(action: argparse.Action, value: Any) -> Any:
     return result
 
 
-def _check_together(values: dict[str, Any]) -> None:
-    """ValueError: there are two options of which one stands in place of the other."""
+def _check_together(values: dict[str, Any], sources: dict[str, str] | None = None) -> None:
+    """ValueError: there are two options of which one stands in place of the other.
+
+    sources: where they are from, unless all are from where the caller says.
+    """
     if is_schedule(values.get("lr")) and values.get("anneal_steps"):
+        lr, anneal_steps = (
+            f"{_option(name)} {values[name]}" + (f" ({sources[name]})" if sources else "")
+            for name in ("lr", "anneal_steps")
+        )
         raise ValueError(
-            f"the schedule --lr {values['lr']} stands in place of --anneal-steps; leave this out, "
-            "or give a constant --lr with it"
+            f"the schedule {lr} stands in place of {anneal_steps}; leave this out, or give a "
+            "constant --lr with it"
         )
     if values.get("distributed_step_size") and values.get("num_steps"):
         raise ValueError(
@@ -610,14 +617,15 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _layered(*tables: dict[str, Any]) -> dict[str, Any]:
-    """The options of tables of which each beats those before it.
+def _layered(tables: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """The options of tables, each with where it is from, of which each beats those before it.
 
     What stands in place of another option beats that one, too: a schedule of the rate ends the
     annealing that tables up to its own ask for, for as long as no later one has another rate.
+    ValueError: see _check_together.
     """
-    values = functools.reduce(operator.or_, tables)
-    latest = {name: i for i, table in enumerate(tables) for name in table if table[name]}
+    values = _united(tables)
+    latest = {name: i for i, (_, table) in enumerate(tables) for name in table if table[name]}
     if is_schedule(values.get("lr")) and latest.get("anneal_steps", -1) < latest["lr"]:
         values["anneal_steps"] = 0
     num_steps, lengths = latest.get("num_steps", -1), latest.get("distributed_step_size", -1)
@@ -625,7 +633,12 @@ def _layered(*tables: dict[str, Any]) -> dict[str, Any]:
         values["num_steps"] = None
     elif num_steps > lengths:
         values["distributed_step_size"] = []
+    _check_together(values, {name: tables[i][0] for name, i in latest.items()})
     return values
+
+
+def _united(tables: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    return functools.reduce(operator.or_, (table for _, table in tables))
 
 
 def recipe(
@@ -638,18 +651,18 @@ def recipe(
     """The options of learning and evaluation by the recipes: of the file, over recipes.toml.
 
     optimizer: if it is not for the recipe to say.  given: what beats the recipes.
-    ValueError: as read_recipes.
+    ValueError: as read_recipes, or see _check_together.
     """
     which = "one_game" if envs_per_worker == 1 else "several_games"
-    files = [_default_recipes(), read_recipes(path) if path else {}]
+    files = [(RECIPES.name, _default_recipes()), (path, read_recipes(path) if path else {})]
 
-    def values(*names: str) -> dict[str, Any]:
-        tables = [file.get(name, {}) for file in files for name in names]
-        return _layered(*tables, given or {})
+    def tables(*names: str) -> list[tuple[str, dict[str, Any]]]:
+        found = [(f"{file} [{name}]", t.get(name, {})) for file, t in files for name in names]
+        return [*found, ("the command line", given or {})]
 
     names = ("every_run", which, f"{which}.{game_name(env_id)}", f"{which}.{env_id}")
-    optimizer = optimizer or values(*names)["optimizer"]
-    result = values(*names, optimizer)
+    optimizer = optimizer or _united(tables(*names))["optimizer"]
+    result = _layered(tables(*names, optimizer))
     if optimizer != "Adam":
         result["adam_eps"] = None
     return result
@@ -713,7 +726,8 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
                 "more; give --lr, for all of them"
             )
         saved["distributed_step_size"] = []
-    saved |= {k: v for k, v in _layered(saved, given).items() if k not in given}
+    both = _layered([(str(path), saved), ("the command line", given)])
+    saved |= {k: v for k, v in both.items() if k not in given}
     if is_schedule(saved.get("lr")) and "lr" in given and not is_schedule(given["lr"]):
         del saved["anneal_steps"]  # 0, as a schedule stood in its place: the recipe says it now
     if saved.get("optimizer") != "Adam":
@@ -765,7 +779,6 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     asked = {name: given[name] for name in recipe_options() if name in given}
     values = recipe(args.env, args.envs_per_worker, asked.get("optimizer"), args.recipe, asked)
     given.update(values | asked)
-    _check_together(given)
     if args.value_mean_step and args.envs_per_worker == 1:
         raise ValueError("--value-mean-step compares games; give 0 or --envs-per-worker 2 or more")
     if args.amsgrad and args.optimizer != "Adam":

@@ -649,7 +649,8 @@ def refuse(capsys, *options: str) -> str:
         (("--lr", "1e-4@0,1e-5@1M", "--anneal-steps", "9"), "in place of --anneal-steps"),
         (
             ("--env", "PongDeterministic-v4", "--anneal-steps", "9"),
-            "3e-5@1.3M stands in place of --anneal-steps; leave this out, or give a constant --lr",
+            "3e-5@1.3M (recipes.toml [several_games.PongDeterministic-v4]) stands in place of "
+            "--anneal-steps 9 (the command line); leave this out, or give a constant --lr",
         ),
         (("--gamma", "0.9@0,1.5@1M"), "'1.5'"),
         (("--entropy-coef", "0.1@0,-1@1M"), "'-1'"),

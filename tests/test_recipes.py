@@ -89,12 +89,22 @@ def test_a_schedule_stands_in_place_of_anneal_steps_and_a_rate_of_the_run_goes_o
     args = load("--lr", "1e-3@0,1e-4@4k")
     assert args.anneal_steps == 0
     assert load(recipe="[every_run]\nlr = '1e-3@0,1e-4@4k'").anneal_steps == 0
-    with pytest.raises(ValueError, match="in place of --anneal-steps"):
+    with pytest.raises(ValueError, match=r"@4k \(trained_models/Pong-v0.ckpt\) stands .* 7 \(t"):
         resumed(args, "--anneal-steps", "7")
     assert resumed(args, "--lr", "1e-3", "--anneal-steps", "7").anneal_steps == 7
     assert resumed(load(), "--lr", "1e-3@0,1e-4@4k").anneal_steps == 0
     assert resumed(args, "--lr", "1e-3").anneal_steps == 10_000_000  # as in a new run
     assert resumed(args, "--gamma", "0.9").anneal_steps == 0
+
+
+def test_a_schedule_and_anneal_steps_that_meet_are_named_with_where_they_are_from():
+    pong = ("--env", "PongDeterministic-v4")
+    with pytest.raises(ValueError, match="in place of") as error:
+        load(*pong, recipe="[every_run]\nanneal_steps = 7")
+    assert "1.3M (recipes.toml [several_games.PongDeterministic-v4]) stands" in str(error.value)
+    assert "--anneal-steps 7 (recipe.toml [every_run]); leave this out" in str(error.value)
+    # RMSprop's own rate is constant.
+    assert load(*pong, recipe="[every_run]\nanneal_steps = 7\noptimizer = 'RMSprop'").lr == 7e-4
 
 
 def test_the_command_line_beats_the_recipe_and_this_the_defaults():
