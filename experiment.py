@@ -57,7 +57,7 @@ def plan(args: argparse.Namespace) -> Experiment:
         env = parse_env_id(env).env_id
         for name, extra in args.variant.items():
             given = [*args.options, *extra]
-            digests = _digests(_parse(env, 1, args.max_steps, given))
+            digests = _digests(_argv(env, 1, args.max_steps, given))
             seeds = range(1, args.seeds + 1)
             members += [Member(env, name, seed, given, sha256=digests) for seed in seeds]
     if len({str(member) for member in members}) < len(members):
@@ -65,18 +65,18 @@ def plan(args: argparse.Namespace) -> Experiment:
     return Experiment(args.folder, args.max_steps, members)
 
 
-def _parse(env: str, seed: int, max_steps: int, given: list[str]) -> argparse.Namespace:
-    """What main.py makes of the options of a run. ValueError: one line, if that fails."""
-    argv = ["--env", env, "--seed", str(seed), "--max-steps", str(max_steps), *given]
-    return options.parse(argv)
+def _argv(env: str, seed: int, max_steps: int, given: list[str]) -> list[str]:
+    """The options of a run for main.py."""
+    return ["--env", env, "--seed", str(seed), "--max-steps", str(max_steps), *given]
 
 
-def _digests(args: argparse.Namespace) -> dict[str, str]:
+def _digests(argv: list[str]) -> dict[str, str]:
     """sha256 of the files that these options of main.py name, by option.
 
     Weights may be missing: runs that have begun need them no more, the others say so themselves.
-    ValueError, OSError: one of them cannot be used.
+    ValueError, OSError: one of the options or files cannot be used.
     """
+    args = options.parse(argv)
     paths = {"--recipe": args.recipe, "--env-config": args.env_config}
     if args.env_config:
         read_config(args.env_config)
@@ -219,8 +219,8 @@ class Driver:
         where = f"goes on at agent step {saved['steps']}" if saved else "begins"
         self.say(f"{member} {where}")
 
-    def _plan(self, member: Member) -> argparse.Namespace:
-        return _parse(member.env, member.seed, self.experiment.max_steps, member.options)
+    def _plan(self, member: Member) -> list[str]:
+        return _argv(member.env, member.seed, self.experiment.max_steps, member.options)
 
     def _saved(self, member: Member) -> dict | None:
         """The checkpoint of a run; None if it has none.
@@ -237,8 +237,10 @@ class Driver:
                 return None
             try:
                 saved = checkpoint.load_checkpoint(files.checkpoint)
-                if not member.commits and (difference := options.unlike(saved, self._plan(member))):
-                    raise ValueError(f"{files.checkpoint}: {difference}")
+                if not member.commits:
+                    weights = member.sha256.get("--load")
+                    if difference := options.unlike(saved, self._plan(member), weights):
+                        raise ValueError(f"{files.checkpoint}: {difference}")
             except ValueError as error:
                 raise ValueError(f"{error}; without that file the run begins anew") from None
             return saved

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from environment import (
+    CROP_TABLE,
     IDLE_STEPS,
     SKIP_RATE,
     check_skip_rate,
+    game_config,
     game_name,
     known_env_ids,
     parse_env_id,
+    read_config,
 )
 from schedule import is_schedule, needs_length, number_or_schedule
 from utils import (
@@ -473,14 +476,19 @@ def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
                 raise ValueError(f"--variant {name} and {other} differ only in case")
         variants[name] = shlex.split(given)
     args.variant = variants
-    parser = build_parser()
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
     for given in (args.options, *variants.values()):
-        for name in vars(parser.parse_args(given)):
+        for name in _given(given):
             if name in OF_EXPERIMENT:
                 raise ValueError(f"{_option(name)} is not for the runs of an experiment")
     return args
+
+
+def _given(argv: Sequence[str]) -> dict[str, Any]:
+    """The options of main.py on a command line, without those that have their defaults."""
+    parser = build_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return vars(parser.parse_args(argv))
 
 
 class Policy(NamedTuple):
@@ -748,15 +756,33 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     return args
 
 
-def unlike(saved: dict, planned: argparse.Namespace) -> str:
+def unlike(saved: dict, argv: Sequence[str], weights: str | None) -> str:
     """In which option the run of a checkpoint is not the planned one, in words; "" if it is that.
 
-    saved: content of the checkpoint.  planned: as `parse` returns it.
+    saved: content of the checkpoint.  argv: the command line of the planned run.
+    weights: sha256 of what that one loads, if known.
+
+    A crop table and weights are what they hold, whatever their files are called. As many --workers
+    as there are cores are not the same on every machine: where the plan says none, any number is.
     """
+    planned = parse(argv)
     # What went on has forgotten --load, but not what it had loaded.
     trained = {**saved["args"], "load": saved.get("loaded") is not None}
     for name in {*OF_SESSION, "log_dir"} - {"load"}:
         trained.pop(name, None)
+    if "workers" not in _given(argv):
+        trained.pop("workers", None)
+    if picture := (saved.get("description") or {}).get("game_config"):
+        trained.pop("env_config", None)
+        config = game_config(read_config(planned.env_config or CROP_TABLE), planned.env)
+        own = {key: config.get(key, False) for key in picture}
+        if picture != own:
+            return f"trained with {picture}, not with {own} of the crop table"
+    loaded = (saved.get("loaded") or {}).get("sha256")
+    if loaded and weights:
+        trained.pop("load_model_dir", None)
+        if loaded != weights:
+            return "began with other weights than --load has now"
     for name, value in vars(planned).items():
         if trained.get(name, value) != value:
             return f"trained with {_option(name)} {trained[name]}, not with {value}"

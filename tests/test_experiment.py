@@ -325,10 +325,41 @@ def test_a_checkpoint_of_the_planned_run_counts_without_experiment_json(tmp_path
     saved = checkpoint.load_checkpoint(path)
     saved["args"] |= {"load": False, "quiet": True, "save_model_dir": "elsewhere"}
     del saved["args"]["value_mean_step"]  # of an earlier version
-    path.write_bytes(checkpoint.to_bytes(saved | {"loaded": {"sha256": "abc"}}))
     arguments = ["--folder", str(tmp_path), *STEPS, "--seeds", "1", "--", *learning]
+    weights = experiment.plan(options.parse_experiment(arguments)).members[0].sha256["--load"]
+    path.write_bytes(checkpoint.to_bytes(saved | {"loaded": {"sha256": weights}}))
     assert experiment.main(arguments, StopSignal()) == 0
     assert Experiment.read(tmp_path).members[0].finished
+
+
+def test_another_number_of_cores_makes_no_other_run(tmp_path):
+    """--workers is the number of cores where nobody says it; what a plan says, a run must have."""
+    saved = checkpoint.load_checkpoint(checkpoint_of(tmp_path, *STEPS))
+    saved["args"]["workers"] += 62
+    assert options.unlike(saved, STEPS, None) == ""
+    assert options.unlike(saved, [*STEPS, "-w", "1"], None).startswith("trained with --workers 6")
+
+
+def test_a_planned_run_has_the_crops_and_the_weights_whatever_their_files_are_called(tmp_path):
+    tables = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in tables:
+        path.write_bytes((PROJECT / "config.json").read_bytes())
+    first, second = (
+        ["--env", "Pong-v0", *STEPS, "--env-config", str(path), "--load", "-lmd", path.stem]
+        for path in tables
+    )
+    picture = {"crop1": 34, "crop2": 34, "fire": False}
+    content = {"description": {"game_config": picture}, "loaded": {"sha256": "abc"}}
+    saved = checkpoint.load_checkpoint(checkpoint_of(tmp_path, *first, **content))
+    assert options.unlike(saved, second, "abc") == ""
+    assert "began with other weights than --load has now" in options.unlike(saved, first, "abd")
+    assert "--load-model-dir a, not with b" in options.unlike(saved, second, None)
+    for path in tables:
+        path.write_text('{"Default": {"crop1": 30, "crop2": 34}}')
+    assert f"trained with {picture}, not with" in options.unlike(saved, first, "abc")
+    saved |= {"description": None, "loaded": {}}  # of an earlier version: the names have to do
+    assert f"--env-config {tables[0]}, not with" in options.unlike(saved, second, "abc")
+    assert options.unlike(saved, first, "abc") == ""
 
 
 def test_a_full_disk_does_not_end_the_runs_that_are_at_work(tmp_path, monkeypatch, capsys):
