@@ -31,12 +31,15 @@ from utils import (
     LineParser,
     add_truth,
     available_cores,
+    few_int,
     finite_float,
     natural_float,
     natural_int,
+    natural_time,
     or_none,
     positive_float,
     positive_int,
+    positive_time,
     seed_int,
     share,
     true_or_false,
@@ -93,11 +96,11 @@ def _bare_parser() -> LineParser:
     run = parser.add_argument_group("run")
     run.add_argument("-ev", "--env", default="Pong-v0", metavar="ID", help="environment id")
     run.add_argument(
-        "-w", "--workers", type=positive_int, default=available_cores(), metavar="N",
+        "-w", "--workers", type=few_int, default=available_cores(), metavar="N",
         help="training processes, by default one per core (those of gym_eval.py are games)",
     )
     run.add_argument(
-        "--envs-per-worker", type=positive_int, metavar="N",
+        "--envs-per-worker", type=few_int, metavar="N",
         help="games that a worker steps together as one batch "
         f"(default: {ENVS_PER_WORKER}, or 1 with more workers than cores)",
     )
@@ -112,7 +115,7 @@ def _bare_parser() -> LineParser:
         "none lifts the limit of a resumed run",
     )
     run.add_argument(
-        "--max-minutes", type=positive_float, metavar="M", help="stop after M minutes"
+        "--max-minutes", type=positive_time, metavar="M", help="stop after M minutes"
     )
     run.add_argument(
         "--target-score", type=or_none(finite_float), metavar="S",
@@ -245,12 +248,12 @@ def _bare_parser() -> LineParser:
 
     evaluation = parser.add_argument_group("evaluation", argument_default=absent)
     evaluation.add_argument(
-        "--eval-interval", type=or_none(natural_float), metavar="SECONDS",
+        "--eval-interval", type=or_none(natural_time), metavar="SECONDS",
         help="pause between evaluations; none, the default, is 4 times the processor time of the "
         "last one, and 60 at least",
     )
     evaluation.add_argument(
-        "--eval-episodes", type=positive_int, metavar="N", help="games per evaluation"
+        "--eval-episodes", type=few_int, metavar="N", help="games per evaluation"
     )
     evaluation.add_argument(
         "--save-score-level", type=or_none(finite_float), metavar="S",
@@ -324,12 +327,12 @@ def build_eval_parser() -> LineParser:
         help="environment id (default: Pong-v0; that of the training with --load-model)",
     )
     run.add_argument(
-        "--workers", type=positive_int, metavar="N",
+        "--workers", type=few_int, metavar="N",
         help="games side by side, in all processes together (those of main.py are processes); the "
         "scores do not depend on it (default: 8 for each process, the fastest)",
     )
     run.add_argument(
-        "--processes", type=positive_int, metavar="N",
+        "--processes", type=few_int, metavar="N",
         help="processes that share these games, one for a core; never more than one for every 8 "
         "games to play; the scores do not depend on it (default: as many as cores)",
     )
@@ -355,7 +358,7 @@ def build_eval_parser() -> LineParser:
 
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument(
-        "-ne", "--num-episodes", type=positive_int, default=100, metavar="N",
+        "-ne", "--num-episodes", type=few_int, default=100, metavar="N",
         help="games to play",
     )
     evaluation.add_argument(
@@ -409,11 +412,11 @@ def build_eval_parser() -> LineParser:
         help="which game --record shows; the first is game 0",
     )
     watching.add_argument(
-        "--record-from", type=natural_float, default=0, metavar="SECONDS",
+        "--record-from", type=natural_time, default=0, metavar="SECONDS",
         help="where the video begins, in seconds of this game at 60 frames each",
     )
     watching.add_argument(
-        "--record-seconds", type=positive_float, metavar="SECONDS",
+        "--record-seconds", type=positive_time, metavar="SECONDS",
         help="how much of the game the video shows (default: all the rest)",
     )
     add_truth(
@@ -433,7 +436,7 @@ def build_experiment_parser() -> LineParser:
         "--env", nargs="+", default=["Pong-v0"], metavar="ID", help="environment ids"
     )
     parser.add_argument(
-        "--seeds", type=positive_int, default=3, metavar="N", help="runs of each, seeds 1 to N"
+        "--seeds", type=few_int, default=3, metavar="N", help="runs of each, seeds 1 to N"
     )
     parser.add_argument(
         "--variant", nargs="+", action="append", default=[], metavar="NAME:OPTIONS",
@@ -444,7 +447,7 @@ def build_experiment_parser() -> LineParser:
         "--max-steps", type=positive_int, required=True, metavar="N", help="agent steps of each run"
     )
     parser.add_argument(
-        "--jobs", type=positive_int, default=1, metavar="N",
+        "--jobs", type=few_int, default=1, metavar="N",
         help="runs at once; each has a worker per core unless --workers, after the --, says else",
     )
     parser.add_argument(

@@ -99,11 +99,17 @@ def whole(text: str) -> int:
     return int(value)
 
 
-positive_int = _number(whole, lambda x: x > 0, "a whole number above 0")
-natural_int = _number(whole, lambda x: x >= 0, "a whole number, 0 or more")
+# Up to 2**53 a whole number is exact as a float, as which processes share their counts.
+positive_int = _number(whole, lambda x: 0 < x <= 2**53, "a whole number above 0, and 2**53 at most")
+natural_int = _number(whole, lambda x: 0 <= x <= 2**53, "a whole number from 0 to 2**53")
+# Of games, runs and processes, which are made one by one.
+few_int = _number(whole, lambda x: 0 < x <= 10**6, "a whole number above 0, and a million at most")
 seed_int = _number(int, lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 natural_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
+# Seconds or minutes.
+positive_time = _number(float, lambda x: 0 < x <= 1e9, "a number above 0, and 1e9 at most")
+natural_time = _number(float, lambda x: 0 <= x <= 1e9, "a number from 0 to 1e9")
 finite_float = _number(float, math.isfinite, "a finite number")
 share = _number(float, lambda x: 0 < x <= 1, "a number above 0, and 1 at most")
 unit_interval = _number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")

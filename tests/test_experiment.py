@@ -159,7 +159,8 @@ STEPS = ["--max-steps", "10"]
     ("arguments", "message"),
     [
         ([], "--max-steps"),
-        (["--max-steps", "1e30"], "'max_steps' is 1000000000000000"),
+        (["--max-steps", "1e30"], "'1e30' is not a whole number above 0, and 2**53 at most"),
+        ([*STEPS, "--seeds", "1e12"], "'1e12' is not a whole number above 0, and a million at"),
         ([*STEPS, "--", "--seed", "3"], "--seed is not for the runs of an experiment"),
         ([*STEPS, "--variant", "a:--max-minutes 3"], "--max-minutes is not for the runs"),
         ([*STEPS, "--variant", "low"], "not of the form NAME:OPTIONS"),

@@ -606,6 +606,8 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--num-episodes", "-5"], "--num-episodes"),
         (["--num-episodes", "2.5"], "--num-episodes"),
         (["--num-episodes", "many"], "--num-episodes"),
+        (["--num-episodes", "1e12"], "--num-episodes: '1e12' is not a whole number above 0"),
+        (["--record-from", "1e308"], "--record-from: '1e308' is not a number from 0 to 1e9"),
         (["--workers", "0"], "--workers"),
         (["--workers", "-1"], "--workers"),
         (["--workers", "-" + 400 * "9"], "--workers"),
