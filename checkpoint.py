@@ -374,6 +374,12 @@ CHECKPOINT_TYPES = {
     "normalizer": dict,
     "args": dict,
 }
+LATER_TYPES = {  # of what earlier versions did not write
+    "loaded": (dict, type(None)),
+    "description": (dict, type(None)),
+    "record_id": str,
+    "unwritten": list,
+}
 
 
 def load_checkpoint(path: Path) -> dict:
@@ -418,15 +424,30 @@ def trained_on(path: Path, description: dict | None) -> str:
 
 def _load_checkpoint(path: Path) -> tuple[dict, str]:
     content, sha256 = load_file(path)
-    for key, types in CHECKPOINT_TYPES.items():
+    for key in CHECKPOINT_TYPES:
         if key not in content:
             raise ValueError(f"{path}: no checkpoint of this suite ({key!r} is missing)")
-        if not isinstance(content[key], types):
+    for key, types in (CHECKPOINT_TYPES | LATER_TYPES).items():
+        if key in content and not isinstance(content[key], types):
             found = type(content[key]).__name__
             raise ValueError(f"{path}: no checkpoint of this suite ({key!r} is of type {found})")
+    if content["steps"] < 0 or not math.isfinite(content["seconds"]):
+        raise ValueError(f"{path}: its 'steps' or 'seconds' are not those of a run")
+    if not all(map(_is_row, content.get("unwritten", ()))):
+        raise ValueError(f"{path}: its 'unwritten' are not games of a CSV")
+    actions = (content.get("description") or {}).get("actions", [])
+    if not isinstance(actions, list) or not all(isinstance(name, str) for name in actions):
+        raise ValueError(f"{path}: its 'description' has 'actions' that are no names")
     _check_state_dict(path, content["model"])
     normalizer_state(path, content)
     return content, sha256
+
+
+def _is_row(row) -> bool:
+    """Whether it is what append_csv takes as one."""
+    if not isinstance(row, tuple) or len(row) != len(CSV_HEADER):
+        return False
+    return all(isinstance(x, float | int) and math.isfinite(x) for x in row)
 
 
 def normalizer_state(path: Path, content: dict) -> list[float]:

@@ -300,6 +300,20 @@ def test_a_checkpoint_of_something_else_is_one_line(tmp_path):
         torch.save(whole | {key: "text"}, path)
         with pytest.raises(ValueError, match=f"^\\S+: no checkpoint .*'{key}' is of type str.$"):
             checkpoint.load_checkpoint(path)
+    for key, wrong in {
+        "unwritten": [None, [1], [(1.0, 2, 3.0)], [(1.0, 2, "3", 4)], [(1.0, 2, math.nan, 4)]],
+        "description": [[1], {"actions": None}, {"actions": [1]}],
+        "loaded": [1],
+        "record_id": [torch.zeros(2)],
+        "steps": [-1],
+        "seconds": [math.inf],
+    }.items():
+        for value in wrong:
+            torch.save(whole | {key: value}, path)
+            with pytest.raises(ValueError, match=f"^\\S+: .*'{key}' [^\n]*$"):
+                checkpoint.load_checkpoint(path)
+    torch.save(whole | {"unwritten": [(1.0, 2, 3.0, 4)], "description": None}, path)
+    assert checkpoint.load_checkpoint(path)["unwritten"] == [(1.0, 2, 3.0, 4)]
     bad = small_weights(float("nan"))
     torch.save(whole | {"model": bad}, path)
     with pytest.raises(ValueError, match=r"^\S+: \S+ holds values that are not finite$"):
