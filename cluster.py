@@ -25,7 +25,7 @@ from machine import LAST_SECONDS, Job, Machine, versions
 from model import make_model
 from parameter_server import DRIVER, SERVER, News, ParameterServer, recent_counts
 from processes import FIRST_STEP_SECONDS, Pulse
-from utils import available_cores, count
+from utils import available_cores, count, in_short
 
 LOOK_SECONDS = 1  # between two looks at who is there
 FIRST_LOOKS = 50  # that follow each other sooner
@@ -185,7 +185,7 @@ class Cluster:
         try:
             self._keep_machines()
         except Exception as error:  # the run's last line says why, and it saves
-            self.failed = f"what looks after the machines has failed: {error!r}"
+            self.failed = f"what looks after the machines has failed: {in_short(error)}"
 
     def _keep_machines(self) -> None:
         while not self.ending.wait(0.1 if self.looks < FIRST_LOOKS else LOOK_SECONDS):

@@ -21,6 +21,7 @@ from hogwild import DIVERGED, GAMES_KEPT, OF_GAMES, WORKERS, FinishedGames, Hogw
 from model import flatten_parameters
 from network import has_diverged
 from parameter_server import DRIVER, News, Reply, Report, Said
+from utils import in_short
 
 POLL_SECONDS = 0.01
 REPORT_SECONDS = 0.5  # between two reports, at most
@@ -109,7 +110,7 @@ class Exchanger(threading.Thread):
         try:
             self._exchange_until_the_end()
         except Exception as error:  # for whoever asks why it is no longer alive
-            self.error = repr(error)
+            self.error = in_short(error)
 
     def _exchange_until_the_end(self) -> None:
         while not self.ending.wait(POLL_SECONDS):

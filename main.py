@@ -52,6 +52,7 @@ from utils import (
     close_logger,
     count,
     format_time,
+    in_short,
     say,
     setup_logger,
 )
@@ -143,7 +144,7 @@ def _reach(logger: logging.Logger, call: Callable[[], None]) -> None:
     try:
         call()
     except Exception as error:
-        logger.error(f"the other machines cannot be reached: {error!r}")
+        logger.error(f"the other machines cannot be reached: {in_short(error)}")
 
 
 def run_to_end(

@@ -36,6 +36,7 @@ from monitor import TensorBoard, Tracker
 from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
+from utils import in_short
 
 BOARD_SECONDS = 60  # until TensorBoard is tried again after a failure
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
@@ -412,8 +413,7 @@ class Run:
                 self.boards[name].update(last)
             except Exception as error:  # of the disk, or of a library that the run can do without
                 if name not in self.leave_until:
-                    reason = f"{type(error).__name__}: {error}".split("\n")[0]
-                    logger.error(f"cannot write for {name}: {reason}; the run goes on")
+                    logger.error(f"cannot write for {name}: {in_short(error)}; the run goes on")
                 # A tracker may have waited long for its service; what cannot begin never will.
                 again = name in self.boards and name != self.args.track
                 self.leave_until[name] = now + BOARD_SECONDS if again else math.inf

@@ -157,6 +157,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def in_short(error: Exception) -> str:
+    """An error of somebody else's library, which may be pages, in one line of a bounded length."""
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
+
+
 def say(text: str) -> None:
     """Print a line at once, or nothing more if standard output cannot be written."""
     try:

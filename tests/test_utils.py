@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import main
 import options
 import utils
 from utils import Output, close_logger, setup_logger
@@ -22,6 +23,20 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="Linux has it")
 
 def test_counted_nouns():
     assert [utils.count(n, "game") for n in (0, 1, 2)] == ["0 games", "1 game", "2 games"]
+
+
+def test_a_long_error_of_a_library_is_one_short_line(capsys):
+    error = RuntimeError("no answer " + 99 * "from 10.0.0.1 " + "\nTraceback of a process")
+    logger = setup_logger("far", os.devnull)
+
+    def call():
+        raise error
+
+    main._reach(logger, call)
+    line = capsys.readouterr().out
+    assert "error: the other machines cannot be reached: RuntimeError: no answer from" in line
+    assert line.count("\n") == 1
+    assert len(line) < 300
 
 
 @pytest.mark.parametrize(
