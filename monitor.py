@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from torch import nn
 from hogwild import COUNTS, OF_GAMES, OF_UPDATES, Hogwild
 
 TENSORBOARD_SECONDS = 10  # between points of a curve
+ROOM_BYTES = 2**16  # that a disk which was full must take before another file is begun
 # Deviation of the policy between observations below which they are all the same to it. That of a
 # new agent, whose actor is small, begins near there; in MsPacman-v0 it rises within 100,000 steps.
 SAME_POLICY = 1e-4
@@ -166,10 +168,11 @@ class TensorBoard:
 
         self.curves, self.server, self.model, self.weights = Curves(server), server, model, weights
         sessions = itertools.chain([folder], (folder / f"session-{n}" for n in itertools.count(2)))
-        session = next(str(s) for s in sessions if not any(s.glob("events.*")))
-        self.make_writer = lambda: SummaryWriter(session)
+        self.session = next(s for s in sessions if not any(s.glob("events.*")))
+        self.make_writer = lambda: SummaryWriter(str(self.session))
         self.writer = self.make_writer()
         self.has_graph = False
+        self.unwritten: list[tuple[int, dict[str, float]]] = []  # points, see Curves
 
     def update(self, last: bool = False) -> None:
         """Write what is new: at first the graph, after an evaluation how the weights are
@@ -177,9 +180,14 @@ class TensorBoard:
 
         last: write all that is left, and close the files.
         Whatever error: the next call goes on with a file of its own, and without a graph that could
-        not be drawn. A writer that has failed once never writes again.
+        not be drawn. Some points are then in both files. A writer that has failed once never
+        writes again.
         """
-        self.writer = self.writer or self.make_writer()
+        self.unwritten += self.curves.new(last)
+        if not self.writer:
+            with tempfile.TemporaryFile(dir=self.session) as file:  # or each try leaves a file
+                file.write(bytes(ROOM_BYTES))
+            self.writer = self.make_writer()
         try:
             self._write(last)
         except Exception:
@@ -193,11 +201,14 @@ class TensorBoard:
             self.has_graph = True
             state = torch.zeros(1, self.model.hidden_size)
             self.writer.add_graph(self.model, [(torch.zeros(1, 1, 80, 80), (state, state))])
-        for steps, points in self.curves.new(last):
+        for steps, points in self.unwritten:
             for name, value in points.items():
                 self.writer.add_scalar(name, value, steps)
             if "evaluation/score" in points:
                 self._write_histograms()
+        if self.unwritten:
+            self.writer.flush()  # a thread of the writer writes: now it says whether it could
+            self.unwritten = []
         if last:
             self.writer.close()
 

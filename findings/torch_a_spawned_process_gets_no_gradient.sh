@@ -3,8 +3,8 @@
 # one process may step with what the others add: an asynchronous method with its gradients in shared memory works. With
 # "spawn" or "forkserver", which CUDA demands and of which Python 3.14 makes the second its default, the very same
 # arguments arrive without gradients: .grad is None, backward() makes a private one, and the process that steps sees
-# zeros for ever. Nothing is raised, and the model never learns. PyTorch's notes on multiprocessing promise the opposite
-# of a tensor that is sent, "if .grad is not None, it is also shared", and name A3C as what this is for. And
+# zeros for ever. Nothing is raised, and the model never learns. PyTorch's notes on multiprocessing say the opposite, that
+# the gradient of a tensor that is sent is shared as well, and name A3C as what this is for. And
 # Tensor.share_memory_() leaves the gradient where it was, so that not even a forked process shares that.
 # Guess: as the notes say, or at least the same with each start method. The gradients as a second argument, put into
 # .grad by the new process, are shared with each.

@@ -1,8 +1,10 @@
 """What a run says about itself: means between two moments, and TensorBoard's curves."""
 
+import contextlib
 import itertools
 import json
 import math
+import resource
 import sys
 import threading
 import time
@@ -177,6 +179,39 @@ def test_the_last_update_leaves_nothing_out(tmp_path):
         assert (event.step, event.value) == (100, value)
 
 
+@contextlib.contextmanager
+def full_disk():
+    """No file grows any more: what is written is an OSError, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_costs_the_curves_no_point_and_gets_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
+    server, model, weights = make_server()
+    board = TensorBoard(tmp_path, server, model, weights)
+    expected = []
+    for i in range(1, 7):
+        server.report(0, steps=100, updates=1, value=i)
+        server.count_evaluation(server.steps, i)
+        expected.append((100 * i, i))
+        with full_disk() if 2 <= i <= 5 else contextlib.nullcontext():
+            if 2 <= i <= 5:
+                with pytest.raises(OSError, match="File too large"):
+                    board.update()
+            else:
+                board.update(last=i == 6)
+    assert len(list(tmp_path.glob("events.*"))) == 2
+    events = read_events(tmp_path)
+    for name in ("value/mean", "evaluation/score"):
+        assert [(e.step, e.value) for e in events.Scalars(name)] == expected
+
+
 @pytest.mark.parametrize("method", ["add_scalar", "add_graph"])
 def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, monkeypatch, method):
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
@@ -195,7 +230,7 @@ def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, mon
     server.report(0, steps=100, updates=1, entropy=2.0)
     board.update(last=True)
     events = read_events(tmp_path).Scalars("policy/entropy")
-    assert [(e.step, e.value) for e in events][-1] == (200, 2.0 if method == "add_scalar" else 1.5)
+    assert [(e.step, e.value) for e in events] == [(100, 1.0), (200, 2.0)]
     assert threading.active_count() == before - 1
 
 
