@@ -24,6 +24,7 @@ from utils import EVALUATE, game_seed
 
 ROOT = Path(__file__).parent.parent
 STEPS = 1000
+GAMES = {"Breakout-v0": 2}  # in which a life is lost by then
 
 
 def published() -> list[str]:
@@ -71,14 +72,14 @@ def test_published_weights_have_the_classic_layout_and_a_description(name):
 @pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
 @every_model
 def test_published_weights_play_the_same_game_through_a_plain_forward_pass(name):
-    """The first steps of game 0 of `gym_eval.py --seed 1`, with model.py alone, one by one."""
+    """The first steps of a game of `gym_eval.py --seed 1`, with model.py alone, one by one."""
     path, state_dict, description = load(name)
     env_id = description["env"]
     config = game_config(read_config(ROOT / "config.json"), env_id)
     make = functools.partial(make_env, env_id, config, description["skip_rate"], STEPS)
     model = build_model(path, state_dict, description, description["actions"])
     frozen = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
-    seed = game_seed(1, EVALUATE, 0)
+    seed = game_seed(1, EVALUATE, GAMES.get(name, 0))
     (result,) = play_games(model, make, [seed], frozen, description["count_lives"])
 
     env = make(seed=env_seed(seed))
