@@ -68,7 +68,7 @@ class Cluster:
         self.here = ray.get_runtime_context().get_node_id()
         self.exchanger = Exchanger(
             DRIVER, hogwild, make_model(num_actions, args.hidden_size), args.exchange_updates,
-            self._start_server(hogwild.parameter.detach().numpy(), {}), self._replace_server,
+            self._start_server(hogwild.parameter.detach().numpy(), {}, {}), self._replace_server,
             count_alive, Messages(), hogwild.stop, on_news=self._take_news,
             on_silence=self._end_server,
             optimizer_for_driver=args.driver_workers == 0,
@@ -145,12 +145,12 @@ class Cluster:
 
     # The parameter server.
 
-    def _start_server(self, weights, totals: dict) -> ray.actor.ActorHandle:
+    def _start_server(self, weights, totals: dict, said: dict) -> ray.actor.ActorHandle:
         here = NodeAffinitySchedulingStrategy(self.here, soft=False)
         actor = ray.remote(ParameterServer).options(
             name=SERVER, num_cpus=0, scheduling_strategy=here
         )
-        return actor.remote(weights, (DIVERGED, WORKERS), totals, self.left)
+        return actor.remote(weights, (DIVERGED, WORKERS), totals, self.left, said)
 
     def _end_server(self, exchanger: Exchanger) -> None:
         """It stands still: another is to take its place."""
@@ -163,9 +163,10 @@ class Cluster:
         if self.failed:
             return
         ray.kill(exchanger.server)  # or its name is taken for good if its process was killed
-        left, totals = self.left, exchanger.news.totals if exchanger.news else {}
+        left, news = self.left, exchanger.news
         try:
-            server = self._start_server(exchanger.known, totals)
+            told = (news.totals, news.said) if news else ({}, {})
+            server = self._start_server(exchanger.known, *told)
         except ValueError:  # the name is not yet free
             return
         exchanger.server = server

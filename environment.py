@@ -190,6 +190,11 @@ def game_config(config: dict, env_id: str) -> dict:
     return config.get(game_name(env_id), config["Default"])
 
 
+def picture(game_config: dict) -> dict:
+    """The crops and FIRE of an entry, as descriptions and evaluations say them."""
+    return {key: game_config.get(key, False) for key in ("crop1", "crop2", "fire")}
+
+
 # ---------------------------------------------------------------------------------------------
 # The emulator and its wrappers
 
@@ -329,7 +334,7 @@ class Screen(gym.Wrapper):
 
     def __init__(self, env: gym.Env, game_config: dict):
         super().__init__(env)
-        self.game_config = {key: game_config.get(key, False) for key in ("crop1", "crop2", "fire")}
+        self.game_config = picture(game_config)
         self.top, self.bottom = game_config["crop1"], game_config["crop2"] + WINDOW
         height = env.observation_space.shape[0]
         if not self.top < self.bottom <= height:

@@ -17,7 +17,7 @@ import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 from torch import nn
 
-from hogwild import DIVERGED, GAMES_KEPT, OF_GAMES, WORKERS, FinishedGames, Hogwild
+from hogwild import COUNTS, DIVERGED, OF_GAMES, WORKERS, FinishedGames, Hogwild
 from model import flatten_parameters
 from network import has_diverged
 from parameter_server import DRIVER, News, Reply, Report, Said
@@ -130,13 +130,19 @@ class Exchanger(threading.Thread):
     def finish(self, seconds: float) -> bool:
         """Exchange for the last time, after all other processes have ended.
 
-        False if that was not to be had within so many seconds.
+        False if that was not to be had within so many seconds, or the driver does not yet have the
+        last games and messages of this machine.
         """
         self.deadline = time.monotonic() + seconds
         self.ending.set()
         self.join()
-        # Another number for the same change: it might be added twice.
-        return not self.unanswered and self.exchange()
+        if self.unanswered:  # another number for the same change: it might be added twice
+            return False
+        answered = self.exchange()
+        while answered and self.unconfirmed:
+            time.sleep(REPORT_SECONDS / 5)
+            answered = self.report() and time.monotonic() < self.deadline
+        return answered
 
     def report(self) -> bool:
         """Say what was counted and be told the same. False if it was given up."""
@@ -260,10 +266,10 @@ class Exchanger(threading.Thread):
 
     def _take(self, reply: Reply) -> None:
         """Enter what the others did as a worker would: games before the steps that ended them."""
-        known = self.others
-        # A server in a dead one's place may know of fewer steps; a run that stops goes on stopping.
-        steps = max(known.get("steps", 0.0), reply.others.get("steps", 0.0))
-        self.others = {**known, **reply.others, "steps": steps}
+        known, self.others = self.others, {**self.others, **reply.others}
+        # A server in a dead one's place may know of fewer; a run that stops goes on stopping.
+        for name in COUNTS:
+            self.others[name] = max(known.get(name, 0.0), self.others.get(name, 0.0))
         new = {name: n - known.get(name, 0.0) for name, n in self.others.items()}
         for name in ("games", *OF_GAMES, "number"):
             new.pop(name, None)
@@ -271,10 +277,8 @@ class Exchanger(threading.Thread):
             self.news = reply.news
             if reply.news.optimizer:
                 self._take_optimizer(reply.news.optimizer)
-            for i, (score, length) in enumerate(reply.news.games, 1):
+            for score, length in reply.news.games:
                 self.hogwild.report_game(self.row, score, length, int(new.get("steps", 0)))
-                if i % (GAMES_KEPT // 4) == 0:  # until those are collected, or they are overwritten
-                    self.ending.wait(1.0)
             self.on_news(reply.news)
         self.hogwild.report(self.row, **new)
         if reply.normalizer[0] > 0:  # or what a resumed run began with, or the last one, stays

@@ -133,9 +133,11 @@ class Machine:
                 healthy = processes.replace_dead(logger) and exchanger.is_alive()
         finally:
             processes.stop(hogwild)
-            exchanger.finish(LAST_SECONDS)
+            heard = exchanger.finish(LAST_SECONDS)
         if exchanger.error:
             raise RuntimeError(f"its exchange failed: {exchanger.error}")
+        if not heard:
+            raise RuntimeError("it was not heard at its end: its last updates or games are lost")
         return "" if healthy else "its workers died too often"
 
 

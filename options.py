@@ -24,6 +24,7 @@ from environment import (
     game_name,
     known_env_ids,
     parse_env_id,
+    picture,
     read_config,
 )
 from schedule import is_schedule, needs_length, number_or_schedule
@@ -141,7 +142,7 @@ def _bare_parser() -> LineParser:
         "`ray start` joined, or else in a cluster of this machine alone",
     )
     machines.add_argument(
-        "--machines", type=positive_int, metavar="N",
+        "--machines", type=few_int, metavar="N",
         help="how many machines take part, this one included (default: all, those too that join "
         "later); each has --workers, or one worker per core if this one has",
     )
@@ -206,11 +207,11 @@ def _bare_parser() -> LineParser:
         help="a gradient with a larger norm is scaled down to it",
     )
     learning.add_argument(
-        "-ns", "--num-steps", type=positive_int, metavar="N",
+        "-ns", "--num-steps", type=few_int, metavar="N",
         help="agent steps in a rollout, per game",
     )
     learning.add_argument(
-        "-dss", "--distributed-step-size", type=positive_int, nargs="+", metavar="N",
+        "-dss", "--distributed-step-size", type=few_int, nargs="+", metavar="N",
         help="agent steps in a rollout, dealt out to the workers in turn; not together with "
         "--num-steps",
     )
@@ -225,7 +226,7 @@ def _bare_parser() -> LineParser:
         help="one optimizer with shared statistics; False gives each worker its own",
     )
     learning.add_argument(
-        "-hs", "--hidden-size", type=positive_int, metavar="N", help="LSTM units"
+        "-hs", "--hidden-size", type=few_int, metavar="N", help="LSTM units"
     )
 
     game = parser.add_argument_group("environment")
@@ -389,7 +390,7 @@ def build_eval_parser() -> LineParser:
         help="play the last weights of the run, those of ENV.ckpt, instead of the best",
     )
     files.add_argument(
-        "-hs", "--hidden-size", type=positive_int, metavar="N",
+        "-hs", "--hidden-size", type=few_int, metavar="N",
         help="LSTM units that the weights must have (default: whatever they have)",
     )
     add_log_dir(files)
@@ -775,12 +776,11 @@ def unlike(saved: dict, argv: Sequence[str], weights: str | None) -> str:
         trained.pop(name, None)
     if "workers" not in _given(argv):
         trained.pop("workers", None)
-    if picture := (saved.get("description") or {}).get("game_config"):
+    if seen := (saved.get("description") or {}).get("game_config"):
         trained.pop("env_config", None)
         config = game_config(read_config(planned.env_config or CROP_TABLE), planned.env)
-        own = {key: config.get(key, False) for key in picture}
-        if picture != own:
-            return f"trained with {picture}, not with {own} of the crop table"
+        if seen != picture(config):
+            return f"trained with {seen}, not with {picture(config)} of the crop table"
     loaded = (saved.get("loaded") or {}).get("sha256")
     if loaded and weights:
         trained.pop("load_model_dir", None)

@@ -42,7 +42,8 @@ class News(NamedTuple):
     games: list[tuple[float, int]]  # of all other machines, since it asked last
     messages: list[tuple[int, int, str]]  # likewise: machine, level, text
     optimizer: dict[str, np.ndarray] | None  # statistics of a machine, if there are newer ones
-    totals: dict[int, dict[str, float]]  # by machine, with those games
+    said: dict[int, int]  # number of the exchange up to which it has those of a machine
+    totals: dict[int, dict[str, float]]  # by machine; of what the weights of this reply hold
     alive: int  # workers of all other machines
     behind: float  # seconds since the last exchange of the machine that is furthest behind
     exchanges: int  # in all, but for the driver's own, which cross no network
@@ -74,7 +75,8 @@ class ParameterServer:
     """Owner of the weights (P,) and of what each machine has counted.
 
     states: names of the totals that say how a machine is, not what it has done.
-    totals, left: of all machines, and those that have gone, where it takes another one's place.
+    totals, left, said: of all machines, those that have gone, and News.said, where it takes another
+        one's place.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class ParameterServer:
         states: tuple[str, ...] = (),
         totals: Mapping[int, dict[str, float]] = MappingProxyType({}),
         left: Iterable[int] = (),
+        said: Mapping[int, int] = MappingProxyType({}),
     ):
         self.weights = np.array(weights)  # a copy: what Ray hands over is read-only
         self.totals = dict(totals)
@@ -95,8 +98,9 @@ class ParameterServer:
         self.games: list[tuple[float, int]] = []  # that the driver has yet to take
         self.messages: list[tuple[int, int, str]] = []
         self.optimizer: dict[str, np.ndarray] | None = None  # likewise
-        self.taken: tuple = [], [], None, self.totals.copy()  # what it was given last
-        self.confirmed = self.totals.copy()  # the totals that came with what it surely has
+        self.said = dict(said)  # the exchange up to which all that a machine said is here
+        self.taken: tuple = [], [], None, dict(said)  # what the driver was given last
+        self.confirmed = dict(said)  # like said, of what it surely has
         self.stopping = False
         for machine in left:
             self.leave(machine)
@@ -118,18 +122,19 @@ class ParameterServer:
         """
         known = self.totals.get(machine, {}).get("number", 0)
         is_new = number > known
+        for said in report.said:
+            if said.number > self.said.get(machine, 0):
+                self.said[machine] = said.number
+                self.games += said.games
+                self.messages += [(machine, *message) for message in said.messages]
         refused = change is not None and not np.isfinite(change).all()
         now = time.monotonic()
         if is_new:
             self.exchanges += change is not None and machine != DRIVER
-            for said in report.said:
-                if said.number > known:
-                    self.games += said.games
-                    self.messages += [(machine, *message) for message in said.messages]
             self.optimizer = optimizer or self.optimizer
             if change is not None and not refused:
                 self.weights += change
-        self.totals[machine] = {**report.totals, "number": number}
+        self.totals[machine] = {**report.totals, "number": max(number, known)}
         if machine in self.left:  # what was under way when it went
             self.totals[machine] |= dict.fromkeys(self.states, 0.0)
         else:
@@ -139,7 +144,7 @@ class ParameterServer:
                 self.exchanged[machine] = now
         if is_new and machine == DRIVER:  # it has what it was given last
             self.confirmed = self.taken[-1]
-            self.taken = self.games, self.messages, self.optimizer, self.totals.copy()
+            self.taken = self.games, self.messages, self.optimizer, self.said.copy()
             self.games, self.messages, self.optimizer = [], [], None
         return Reply(
             self.weights if change is not None else None,
@@ -147,7 +152,7 @@ class ParameterServer:
             self._others(machine),
             self._normalizer(machine),
             self.stopping,
-            self.confirmed.get(machine, {}).get("number", 0),
+            self.confirmed.get(machine, 0),
             self._news(now) if machine == DRIVER else None,
         )
 
@@ -166,7 +171,7 @@ class ParameterServer:
     def _news(self, now: float) -> News:
         alive = sum(alive for machine, alive in self.alive.items() if machine != DRIVER)
         behind = now - min(self.exchanged.values())
-        return News(*self.taken, alive, behind, self.exchanges)
+        return News(*self.taken, self.totals, alive, behind, self.exchanges)
 
     def current(self) -> np.ndarray:
         """The weights, (P,), for a machine that joins."""

@@ -28,6 +28,7 @@ from environment import (
     idle_limit,
     make_env,
     parse_env_id,
+    picture,
     read_config,
 )
 from hogwild import FinishedGames, Hogwild, require_shared_memory
@@ -142,8 +143,7 @@ class Run:
         self.make_env = functools.partial(
             make_env, args.env, config, args.skip_rate, args.max_episode_length
         )
-        screen = self.make_env()
-        actions = screen.action_meanings
+        actions = self.make_env().action_meanings
         spec = parse_env_id(args.env)
         max_idle_steps = idle_limit(args.max_idle_steps, spec, actions)
         self.make_test_env = functools.partial(self.make_env, max_idle_steps=max_idle_steps)
@@ -151,7 +151,7 @@ class Run:
         self.description = {
             "env": args.env,
             "actions": actions,
-            "game_config": screen.game_config,
+            "game_config": picture(config),
             "count_lives": args.count_lives,
             "hidden_size": args.hidden_size,
             # With which the evaluations of a run choose its best weights. Greedy, an id without

@@ -102,7 +102,7 @@ def whole(text: str) -> int:
 # Up to 2**53 a whole number is exact as a float, as which processes share their counts.
 positive_int = _number(whole, lambda x: 0 < x <= 2**53, "a whole number above 0, and 2**53 at most")
 natural_int = _number(whole, lambda x: 0 <= x <= 2**53, "a whole number from 0 to 2**53")
-# Of games, runs and processes, which are made one by one.
+# Of games, runs, processes and what has its own memory, made one by one.
 few_int = _number(whole, lambda x: 0 < x <= 10**6, "a whole number above 0, and a million at most")
 seed_int = _number(int, lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")

@@ -352,6 +352,9 @@ def test_a_change_that_was_sent_and_not_answered_is_not_sent_again(ray, monkeypa
     assert {number for number, _ in sent} == {1}  # by which the server knows it
 
 
+CHANGES = 150  # each of a weight of its own
+
+
 class Link:
     """A parameter server in this process, between which and an exchanger anything may happen.
 
@@ -360,7 +363,7 @@ class Link:
     """
 
     def __init__(self, ray, monkeypatch, **arguments):
-        self.server = ParameterServer(np.zeros(1, np.float32), STATES, **arguments)
+        self.server = ParameterServer(np.zeros(CHANGES, np.float32), STATES, **arguments)
         self.before = self.after = lambda machine: None
         self.exchange = argparse.Namespace(remote=self.call)
         monkeypatch.setattr(ray, "put", lambda vector: vector)
@@ -379,7 +382,7 @@ class Link:
     def exchanger(self, machine: int, **arguments):
         from exchange import Exchanger, Messages
 
-        hogwild = Hogwild(torch.zeros(1), SharedAdam, 1, several_machines=True)
+        hogwild = Hogwild(torch.zeros(CHANGES), SharedAdam, 1, several_machines=True)
         games = FinishedGames(hogwild) if machine != DRIVER else None
         return Exchanger(
             machine, hogwild, torch.nn.Linear(1, 1), 1, self, None, lambda: 1, Messages(),
@@ -395,11 +398,8 @@ def finish_games(hogwild: Hogwild, number: int, rank: int = 0) -> None:
 
 
 @pytest.fixture
-def few_games_kept(ray, monkeypatch):
-    import exchange
-
-    for module in (hogwild, exchange):
-        monkeypatch.setattr(module, "GAMES_KEPT", 8)
+def few_games_kept(monkeypatch):
+    monkeypatch.setattr(hogwild, "GAMES_KEPT", 8)
 
 
 def test_games_that_end_while_the_server_is_silent_are_kept_or_missed(
@@ -422,33 +422,42 @@ def test_games_that_end_while_the_server_is_silent_are_kept_or_missed(
     assert link.server.messages == [(1, logging.ERROR, text)]
 
 
-def test_a_game_of_a_worker_that_was_killed_at_the_end_is_sent(ray, monkeypatch):
+@pytest.mark.parametrize("driver_asks", [True, False])
+def test_a_machine_ends_when_the_driver_has_its_last_game(ray, monkeypatch, driver_asks):
+    """That of a worker that was killed before it counted the steps, too."""
     link = Link(ray, monkeypatch)
-    one = link.exchanger(1)
+    one, told = link.exchanger(1), []
+    driver = link.exchanger(DRIVER, on_news=lambda news: told.extend(news.games))
     one.start()
-    one.hogwild.report_game(0, 5.0, 8, steps=8)  # killed before it counted the steps
-    assert one.finish(1)
-    assert link.server.games == [(5.0, 8)]
+    one.hogwild.report_game(0, 5.0, 8, steps=8)
+
+    def ask(machine: int) -> None:
+        if machine == 1 and driver_asks:
+            driver.report()
+
+    link.after = ask
+    assert one.finish(0.3) == driver_asks
+    assert told == ([(5.0, 8)] if driver_asks else [])
 
 
-def test_many_games_at_once_are_all_collected_by_the_driver(ray, monkeypatch, few_games_kept):
-    link = Link(ray, monkeypatch)
-    one = link.exchanger(DRIVER)
-    collected = FinishedGames(one.hogwild)
-    rows = []
-    monkeypatch.setattr(one.ending, "wait", lambda seconds: rows.extend(collected.collect()))
-    games = [(float(score), 1) for score in range(50)]
-    link.server.exchange(1, 1, report(50, games=games))
-    assert one.report()
-    rows += collected.collect()
-    assert [row[2:] for row in rows] == games
-    assert collected.lost == 0
+def test_a_change_that_the_driver_has_seen_counts_once_whatever_answers_were_lost():
+    server = ParameterServer(np.zeros(1, np.float32), STATES)
+    none, change = np.zeros(1, np.float32), np.ones(1, np.float32)
+    server.exchange(DRIVER, 1, report(), none)  # no answer arrives
+    server.exchange(1, 1, report(games=[(7.0, 70)]), change)  # likewise
+    seen = server.exchange(DRIVER, 1, report(), none)  # again
+    assert (seen.weights, seen.news.games) == ([1], [])
+    other = ParameterServer(seen.weights, STATES, seen.news.totals, said=seen.news.said)
+    other.exchange(1, 1, report(games=[(7.0, 70)]), change)  # again
+    assert other.weights == [1]
+    assert other.exchange(DRIVER, 2, report(), none).news.games == [(7.0, 70)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whenever_servers_die_and_answers_are_lost_the_driver_is_told_everything_once(
+def test_whenever_servers_die_and_answers_are_lost_nothing_is_missed_and_nothing_counts_twice(
     ray, monkeypatch, seed
 ):
+    """But for changes: those that came after the driver's last exchange go with the server."""
     import exchange
 
     monkeypatch.setattr(exchange, "POLL_SECONDS", 0)
@@ -460,14 +469,15 @@ def test_whenever_servers_die_and_answers_are_lost_the_driver_is_told_everything
     everyone = [driver, *others]
 
     def replace_server(*_) -> None:
-        totals = driver.news.totals if driver.news else {}
-        link.server = ParameterServer(driver.known, STATES, totals)
+        news = driver.news
+        told = {"totals": news.totals, "said": news.said} if news else {}
+        link.server = ParameterServer(driver.known, STATES, **told)
 
     def disturb(machine: int) -> None:
         chance = draw.random()
         if chance < 0.1:  # meanwhile another one is told what this one is not
             link.before = link.after = lambda machine: None
-            draw.choice([one for one in everyone if one.machine != machine]).report()
+            draw.choice([one for one in everyone if one.machine != machine]).exchange()
             link.before = link.after = disturb
             raise ray.exceptions.ActorUnavailableError("lost", None)
         if chance < 0.2:
@@ -477,17 +487,24 @@ def test_whenever_servers_die_and_answers_are_lost_the_driver_is_told_everything
         one.replace_server = replace_server
     link.before = link.after = disturb
     expected = []
-    for i in range(150):
+    for i in range(CHANGES):
         if draw.random() < 0.3:
             expected.append(float(i))
             one = draw.choice(others)
             one.hogwild.report_game(0, float(i), 1, steps=1)
             one.hogwild.report(0, steps=1)
             one.messages.kept.append((logging.INFO, str(i)))
-        draw.choice(everyone).report()
+        one = draw.choice(everyone)
+        if draw.random() < 0.5:
+            one.hogwild.parameter.detach()[i] += 1
+            one.exchange()
+        else:
+            one.report()
+        assert link.server.weights.max(initial=0) <= 1
     link.before = link.after = lambda machine: None
     for one in (*others, driver, driver, *others):
         one.report()
+    assert link.server.weights.sum() > CHANGES / 10
     assert sorted(score for games, _ in told for score, _ in games) == expected
     assert sorted(float(text) for _, said in told for _, _, text in said) == expected
     assert [one.unconfirmed for one in others] == [[], []]

@@ -91,11 +91,12 @@ def test_a_stopped_and_a_killed_experiment_goes_on_to_its_end_and_repeats_nothin
     arguments = ("--env", "PongDeterministic-v4", "--seeds", "2", "--max-steps", "3000", "--jobs",
                  "2", "--variant", "low:--lr", "1e-5")  # fmt: skip
     first = command(*arguments)
-    first.wait_for(lambda: first.rows() > 4)
+    first.wait_for(first.runs)
     second_driver = command(*arguments)
     assert second_driver.end() == 2
     assert second_driver.text().count("\n") == 1
     assert "another experiment.py is at work in" in second_driver.text()
+    first.wait_for(lambda: first.rows() > 4)
     os.kill(first.process.pid, signal.SIGINT)  # the terminal's goes to this process group alone
     assert first.end() == 130
     assert first.runs() == []

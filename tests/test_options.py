@@ -635,6 +635,7 @@ def refuse(capsys, *options: str) -> str:
         (("--max-steps", "1e30"), "'1e30' is not a whole number above 0, and 2**53 at most"),
         (("--max-idle-steps", "1e30"), "'1e30' is not a whole number from 0 to 2**53"),
         (("--envs-per-worker", "1e12"), "'1e12' is not a whole number above 0, and a million at"),
+        (("--num-steps", "1e12"), "'1e12' is not a whole number above 0, and a million at most"),
         (("--max-minutes", "1e308"), "'1e308' is not a number above 0, and 1e9 at most"),
         (("--eval-interval", "1e308"), "'1e308' is not a number from 0 to 1e9"),
         (("--skip-rate", "0"), "'0'"),
@@ -827,4 +828,4 @@ def test_too_little_shared_memory_is_one_line(capsys, tmp_path, monkeypatch):
 def test_a_network_larger_than_the_memory_is_one_line(capsys):
     if sys.platform == "linux":
         assert "shared memory" in refuse(capsys, "--hidden-size", "1000000")
-        assert "shared memory" in refuse(capsys, "--hidden-size", "1" + "0" * 400)
+    assert "a million at most" in refuse(capsys, "--hidden-size", "1" + "0" * 400)
