@@ -21,6 +21,7 @@ from hogwild import COUNTS, DIVERGED, OF_GAMES, WORKERS, FinishedGames, Hogwild
 from model import flatten_parameters
 from network import has_diverged
 from parameter_server import DRIVER, News, Reply, Report, Said
+from processes import Pulse
 from utils import in_short
 
 POLL_SECONDS = 0.01
@@ -202,22 +203,34 @@ class Exchanger(threading.Thread):
         # Put once, however often they are sent.
         sent = None if change is None else ray.put(change)
         optimizer = self._optimizer_to_send()
-        reply = None
-        while reply is None:
+        answer, silence = None, Pulse()  # of the server, however many of the calls fail
+        while True:
             try:
-                answer = self.server.exchange.remote(
-                    self.machine, self.number, report, sent, optimizer
-                )
-                reply = self._wait(answer)
+                if answer is None:
+                    answer = self.server.exchange.remote(
+                        self.machine, self.number, report, sent, optimizer
+                    )
+                left = max(0.0, self.deadline - time.monotonic())
+                reply = ray.get(answer, timeout=min(1.0, left))
+                break
+            except GetTimeoutError:
+                pass
             except ActorUnavailableError:
+                answer = None
                 time.sleep(POLL_SECONDS)
             except ActorDiedError as error:
+                answer, silence = None, Pulse()
                 self.replace_server(self, error)
                 time.sleep(POLL_SECONDS)
             given_up = self.ending.is_set() and self.deadline == float("inf")
-            if reply is None and (given_up or time.monotonic() > self.deadline):
+            if given_up or time.monotonic() > self.deadline:
                 self.unanswered |= change is not None
                 return None
+            self._collect()
+            silence.stands_still(0, time.monotonic())
+            if silence.still > SILENT_SECONDS:
+                answer, silence = None, Pulse()
+                self.on_silence(self)
         self.unconfirmed = [said for said in self.unconfirmed if said.number > reply.confirmed]
         self.reported = time.monotonic()
         self._take(reply)
@@ -233,17 +246,6 @@ class Exchanger(threading.Thread):
             lost, self.games.lost = self.games.lost, 0
             text = f"the CSV of training games lacks {lost} games: collected too late"
             self.messages.kept.append((logging.ERROR, text))
-
-    def _wait(self, answer: ray.ObjectRef) -> Reply | None:
-        for _ in range(SILENT_SECONDS):  # counted so, time in which this machine sleeps is none
-            self._collect()
-            try:
-                return ray.get(answer, timeout=min(1.0, max(0.0, self.deadline - time.monotonic())))
-            except GetTimeoutError:
-                if time.monotonic() > self.deadline:
-                    return None
-        self.on_silence(self)
-        return None
 
     def _optimizer_to_send(self) -> ray.ObjectRef | None:
         now = time.monotonic()

@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -200,7 +201,11 @@ class TensorBoard:
         if not self.has_graph:
             self.has_graph = True
             state = torch.zeros(1, self.model.hidden_size)
-            self.writer.add_graph(self.model, [(torch.zeros(1, 1, 80, 80), (state, state))])
+            inputs = [(torch.zeros(1, 1, 80, 80), (state, state))]
+            # Traced here, because add_graph checks what it traces, and for that loads 500 modules.
+            with warnings.catch_warnings(action="ignore"):  # of the end of torch.jit
+                traced = torch.jit.trace(self.model, inputs, check_trace=False)
+                self.writer.add_graph(traced, inputs)
         for steps, points in self.unwritten:
             for name, value in points.items():
                 self.writer.add_scalar(name, value, steps)

@@ -270,6 +270,7 @@ class RecallRun:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{seconds} s have passed; {self.lines}"
+            assert not self.cluster.failure(), self.lines
             self.processes.wait(0.1)
             assert self.processes.replace_dead(self.logger), self.lines
             self.cluster.log(self.logger)
@@ -350,6 +351,33 @@ def test_a_change_that_was_sent_and_not_answered_is_not_sent_again(ray, monkeypa
         time.sleep(0.01)
     assert not one.finish(0.1)
     assert {number for number, _ in sent} == {1}  # by which the server knows it
+
+
+@pytest.mark.parametrize("takes_connections", [True, False])
+def test_a_server_that_stands_still_is_noticed_whatever_its_calls_end_with(
+    ray, monkeypatch, takes_connections
+):
+    import exchange
+
+    def fail(answer, timeout):
+        if takes_connections:
+            time.sleep(timeout)
+            raise ray.exceptions.GetTimeoutError
+        time.sleep(0.2)
+        raise ray.exceptions.ActorUnavailableError("no connection", None)
+
+    def replace(exchanger):
+        monkeypatch.setattr(ray, "get", lambda answer, timeout: answer())
+        silent.append(time.monotonic())
+
+    silent = []
+    monkeypatch.setattr(exchange, "SILENT_SECONDS", 1)
+    driver = Link(ray, monkeypatch).exchanger(DRIVER, on_silence=replace)
+    monkeypatch.setattr(ray, "get", fail)
+    begun = time.monotonic()
+    assert driver.report()
+    [noticed] = silent
+    assert noticed - begun >= 1
 
 
 CHANGES = 150  # each of a weight of its own
@@ -582,8 +610,8 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
     import cluster
     import exchange
 
-    monkeypatch.setattr(exchange, "SILENT_SECONDS", 5)
-    monkeypatch.setattr(cluster, "SILENT_SECONDS", 5)
+    monkeypatch.setattr(exchange, "SILENT_SECONDS", 10)
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 10)
     with RecallRun() as run:
         run.server.parameter.detach()[7] = torch.nan
         run.wait_for_line("diverged; what was changed since the last exchange is dropped")
@@ -594,14 +622,14 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
             run.wait_for_line("the parameter server died; another goes on")
             others = run.updates_of_others()
             run.wait_for(lambda n=others: run.updates_of_others() > n)
-        assert "the parameter server is silent for 5 s; killing it" in run.lines
+        assert "the parameter server is silent for 10 s; killing it" in run.lines
         assert run.server.steps > before
         assert run.server.figures["workers"].tolist() == [1, 1]  # see Hogwild.push
         for machine, number in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
             cluster_faults.kill("ray::Machine", number)
             run.wait_for_line(f"machine {machine} (127.0.0.1) failed: ")
             run.wait_for(lambda n=machine + 1: run.totals().get(n, {}).get("updates", 0) > 0)
-        assert "machine 2 (127.0.0.1) is silent for 5 s; killing it" in run.lines
+        assert "machine 2 (127.0.0.1) is silent for 10 s; killing it" in run.lines
         run.wait_for(run.has_learned)
         run.cluster.versions = {**run.cluster.versions, "ray": "2.0"}
         [member] = run.cluster.members.values()

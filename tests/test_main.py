@@ -159,7 +159,7 @@ def test_the_first_line_does_not_wait_for_torch(tmp_path):
 
 
 def test_no_process_of_a_run_imports_what_only_torch_compile_wants(tmp_path):
-    first = (*SMALL, "--optimizer", "RMSprop", "--max-steps", "100")
+    first = (*SMALL, "--optimizer", "RMSprop", "--tensorboard-logger", "--max-steps", "100")
     for given in (first, ("--resume", "--max-steps", "200")):
         done = subprocess.run(
             [sys.executable, str(PROJECT / "main.py"), *given],
