@@ -136,7 +136,9 @@ class Exchanger(threading.Thread):
         """
         self.deadline = time.monotonic() + seconds
         self.ending.set()
-        self.join()
+        self.join(seconds)
+        if self.is_alive():  # the head of the cluster does not answer replace_server
+            return False
         if self.unanswered:  # another number for the same change: it might be added twice
             return False
         answered = self.exchange()
@@ -203,7 +205,9 @@ class Exchanger(threading.Thread):
         # Put once, however often they are sent.
         sent = None if change is None else ray.put(change)
         optimizer = self._optimizer_to_send()
-        answer, silence = None, Pulse()  # of the server, however many of the calls fail
+        # Of the server, however many of the calls fail; at most a second for each turn, so that the
+        # time in which this machine sleeps is none.
+        answer, silence = None, Pulse()
         while True:
             try:
                 if answer is None:

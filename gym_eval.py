@@ -10,12 +10,14 @@ if __name__ == "__main__":
     stop_signal = StopSignal().install()  # the imports take seconds
 
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
+import atexit
 import gc
 
 import options
 
 if __name__ == "__main__":
     gc.disable()  # as in main.py
+    atexit.register(gc.freeze)
     options.build_eval_parser().parse_args()  # --help and misspelt options end before torch
 
 import argparse

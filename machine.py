@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 import ray
 import torch
-from ray.exceptions import ActorDiedError, GetTimeoutError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 
 import checkpoint
 import network
@@ -32,6 +33,7 @@ from processes import child_context
 from run import make_optimizer
 from stopping import StopSignal
 
+JOIN_SECONDS = 0.5  # between two attempts to reach the server
 LAST_SECONDS = 5  # for the last exchange
 MACHINE = 3  # first word of the stream of a machine's seed; see utils.game_seed
 
@@ -88,7 +90,8 @@ class Machine:
         args.seed = int(seeds.generate_state(1, np.uint64)[0] >> 1)
         torch.set_num_threads(1)
         model = make_model(job.num_actions, args.hidden_size)
-        weights = torch.from_numpy(np.array(_get(server.current.remote())))  # ours to change
+        server, found = _join(server)
+        weights = torch.from_numpy(np.array(found))  # ours to change
         one = args.shared_optimizer
         hogwild = Hogwild(
             weights,
@@ -150,6 +153,20 @@ def _get(ref: ray.ObjectRef) -> Any:
             f"no answer of the driver's machine in {SILENT_SECONDS} s; does a firewall shut off "
             "its ports?"
         ) from None
+
+
+def _join(server: ray.actor.ActorHandle) -> tuple[ray.actor.ActorHandle, np.ndarray]:
+    """The server, or what the driver has put in its place meanwhile, and the weights of the run."""
+    deadline = time.monotonic() + SILENT_SECONDS
+    while True:
+        try:
+            return server, _get(server.current.remote())
+        except (ActorUnavailableError, ActorDiedError):  # the driver sees to that as well
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(JOIN_SECONDS)
+        with contextlib.suppress(ValueError):  # there is none yet
+            server = ray.get_actor(SERVER)
 
 
 def _find_server(exchanger: Exchanger, error: ActorDiedError) -> None:

@@ -10,6 +10,7 @@ if __name__ == "__main__":
     stop_signal = StopSignal(at_once=True).install()  # the imports take seconds
 
 import utils  # noqa: I001  # before torch: sets the number of threads
+import atexit
 import contextlib
 import gc
 
@@ -17,6 +18,7 @@ import options
 
 if __name__ == "__main__":
     gc.disable()  # while modules are loaded, which takes a seventh less time so
+    atexit.register(gc.freeze)  # no look for cycles at the end, either: 0.7 s
     with contextlib.suppress(ValueError):  # main() says what is wrong
         given = options.parse(None)  # --help and misspelt options end before torch is there
         if not given.quiet:

@@ -203,7 +203,7 @@ class TensorBoard:
             state = torch.zeros(1, self.model.hidden_size)
             inputs = [(torch.zeros(1, 1, 80, 80), (state, state))]
             # Traced here, because add_graph checks what it traces, and for that loads 500 modules.
-            with warnings.catch_warnings(action="ignore"):  # of the end of torch.jit
+            with warnings.catch_warnings(action="ignore"):  # torch.jit ends, and has nothing to do
                 traced = torch.jit.trace(self.model, inputs, check_trace=False)
                 self.writer.add_graph(traced, inputs)
         for steps, points in self.unwritten:

@@ -8,11 +8,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
 
 import argparse
-import atexit
 import contextlib
 import difflib
 import enum
-import gc
 import logging
 import logging.handlers
 import math
@@ -24,9 +22,6 @@ from pathlib import Path
 
 import loky
 import numpy as np
-
-# Or Python looks for cycles among all objects before it exits: 0.7 s with what torch loads.
-atexit.register(gc.freeze)
 
 ERROR = "error: "  # before the message of an error in a log
 # First words of a stream key: what the games are played for.

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -375,9 +376,66 @@ def test_a_server_that_stands_still_is_noticed_whatever_its_calls_end_with(
     driver = Link(ray, monkeypatch).exchanger(DRIVER, on_silence=replace)
     monkeypatch.setattr(ray, "get", fail)
     begun = time.monotonic()
+    driver.deadline = begun + 30
     assert driver.report()
     [noticed] = silent
     assert noticed - begun >= 1
+
+
+def test_a_machine_joins_although_the_server_is_silent_or_replaced_meanwhile(ray, monkeypatch):
+    """Its first call would end with an error, and each start anew count as a death."""
+    import machine
+
+    def get(answer, timeout):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    unavailable = ray.exceptions.ActorUnavailableError("no connection", None)
+    answers = [unavailable, ray.exceptions.ActorDiedError(), unavailable, "weights"]
+    current = argparse.Namespace(remote=lambda: answers.pop(0))
+    old, new = argparse.Namespace(current=current), argparse.Namespace(current=current)
+    found = [old, None, new]
+
+    def get_actor(name):
+        server = found.pop(0)
+        if not server:
+            raise ValueError(name)
+        return server
+
+    monkeypatch.setattr(machine, "JOIN_SECONDS", 0)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "get_actor", get_actor)
+    server, weights = machine._join(old)
+    assert server is new
+    assert weights == "weights"
+    answers = [unavailable] * 5
+    monkeypatch.setattr(machine, "SILENT_SECONDS", -1)
+    with pytest.raises(ray.exceptions.ActorUnavailableError):
+        machine._join(old)
+    assert len(answers) == 4
+
+
+def test_the_end_of_a_run_does_not_wait_for_a_server_that_cannot_be_replaced(ray, monkeypatch):
+    driver = Link(ray, monkeypatch).exchanger(DRIVER)
+    waits, goes_on = threading.Event(), threading.Event()
+
+    def dead(answer, timeout):
+        raise ray.exceptions.ActorDiedError
+
+    def replace(exchanger, error):
+        waits.set()
+        goes_on.wait(30)
+
+    monkeypatch.setattr(ray, "get", dead)
+    driver.replace_server = replace
+    driver.start()
+    driver.hogwild.report(0, updates=1)
+    assert waits.wait(30)
+    assert not driver.finish(0.2)
+    assert driver.is_alive()
+    goes_on.set()
+    driver.join()
 
 
 CHANGES = 150  # each of a weight of its own
