@@ -101,7 +101,7 @@ def score(mean: float, error: float | None) -> str:
     decimals = sum(abs(mean) < limit for limit in (100, 1000))
     if error is None:
         return f"{mean:,.{decimals}f} (one game)"
-    return f"{mean:,.{decimals}f} ± {error:.{decimals}f}"
+    return f"{mean:,.{decimals}f} ± {error:,.{decimals}f}"
 
 
 def hours(description: dict | None) -> float:

@@ -315,8 +315,8 @@ def test_the_help_says_which_games_have_which_defaults():
     text = " ".join(build_parser().format_help().split())
     assert (
         "(default: 0.0001; 0.0003 with several games per worker in Pong, Breakout, SpaceInvaders, "
-        "BeamRider, MsPacman, Seaquest; 3e-4@0,3e-4@0.7M,3e-5@1.3M with several games per worker in "
-        "PongDeterministic-v4; 0.0007 with RMSprop)" in text
+        "BeamRider, MsPacman, Seaquest; 3e-4@0,3e-4@0.7M,3e-5@1.3M with several games per worker "
+        "in PongDeterministic-v4; 0.0007 with RMSprop)" in text
     )
     assert (
         "(default: 1.0; 0.95 with several games per worker in PongDeterministic-v4, Breakout, "
