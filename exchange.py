@@ -137,7 +137,7 @@ class Exchanger(threading.Thread):
         self.deadline = time.monotonic() + seconds
         self.ending.set()
         self.join(seconds)
-        if self.is_alive():  # the head of the cluster does not answer replace_server
+        if self.is_alive():  # its call ends just now, or the cluster's head is silent
             return False
         if self.unanswered:  # another number for the same change: it might be added twice
             return False

@@ -77,7 +77,7 @@ class Machine:
         number: of the machine.  job: one Job.
         RuntimeError: its exchange failed; another attempt may succeed.
         """
-        job = _get(job[0])
+        job = _get(job[0], SILENT_SECONDS)
         here = versions()
         if wrong := [f"{name} {here[name]}" for name, v in job.versions.items() if here[name] != v]:
             there = [f"{name} {v}" for name, v in job.versions.items() if here[name] != v]
@@ -144,23 +144,23 @@ class Machine:
         return "" if healthy else "its workers died too often"
 
 
-def _get(ref: ray.ObjectRef) -> Any:
+def _get(ref: ray.ObjectRef, seconds: float) -> Any:
     """What comes from the driver's machine."""
     try:
-        return ray.get(ref, timeout=SILENT_SECONDS)
+        return ray.get(ref, timeout=seconds)
     except GetTimeoutError:
         raise RuntimeError(
-            f"no answer of the driver's machine in {SILENT_SECONDS} s; does a firewall shut off "
-            "its ports?"
+            f"no answer of the driver's machine in {seconds} s; does a firewall shut off its ports?"
         ) from None
 
 
 def _join(server: ray.actor.ActorHandle) -> tuple[ray.actor.ActorHandle, np.ndarray]:
     """The server, or what the driver has put in its place meanwhile, and the weights of the run."""
-    deadline = time.monotonic() + SILENT_SECONDS
+    seconds = 2 * SILENT_SECONDS  # the driver replaces a silent one after half of that
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            return server, _get(server.current.remote())
+            return server, _get(server.current.remote(), seconds)
         except (ActorUnavailableError, ActorDiedError):  # the driver sees to that as well
             if time.monotonic() > deadline:
                 raise

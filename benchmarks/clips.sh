@@ -10,7 +10,8 @@ python gym_eval.py --env Breakout-v0 --published --num-episodes 1 --log-dir "$lo
 # Pong: from 3 : 0 to the end of the point that makes it 5 : 0.
 python gym_eval.py --env Pong-v0 --published --num-episodes 1 --log-dir "$logs" \
     --record demo/Pong.gif --record-from 20 --record-seconds 10
-# The others: ten seconds of the best of the first 24 games; PongDeterministic-v4 has only one.
+# The others: ten seconds of the best of the first 24 games, of Seaquest-v0 of the first;
+# PongDeterministic-v4 has only one.
 clip() { # id, game, seconds from its start
     python gym_eval.py --env "$1" --published --num-episodes "$(($2 + 1))" --log-dir "$logs" \
         --record "demo/${1%-*}.gif" --record-game "$2" --record-from "$3" --record-seconds 10
