@@ -264,6 +264,10 @@ class RecallRun:
     def totals(self) -> dict[int, dict[str, float]]:
         return self.cluster.exchanger.news.totals
 
+    def updates_after(self, number: int) -> float:
+        """Of the machines that came after this one."""
+        return sum(totals["updates"] for n, totals in self.totals().items() if n > number)
+
     def updates_of_others(self) -> float:
         return float(self.server.figures["updates"][-1])
 
@@ -682,18 +686,20 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
             run.wait_for(lambda n=others: run.updates_of_others() > n)
         assert "the parameter server is silent for 10 s; killing it" in run.lines
         assert run.server.steps > before
-        assert run.server.figures["workers"].tolist() == [1, 1]  # see Hogwild.push
-        for machine, number in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
+        # See Hogwild.push. On a slow machine one may just be replaced: it was silent for too long.
+        run.wait_for(lambda: run.server.figures["workers"].tolist() == [1, 1])
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            victim = len(run.cluster.names) - 1
             cluster_faults.kill("ray::Machine", number)
-            run.wait_for_line(f"machine {machine} (127.0.0.1) failed: ")
-            run.wait_for(lambda n=machine + 1: run.totals().get(n, {}).get("updates", 0) > 0)
-        assert "machine 2 (127.0.0.1) is silent for 10 s; killing it" in run.lines
+            run.wait_for_line(f"machine {victim} (127.0.0.1) failed: ")
+            run.wait_for(lambda n=victim: run.updates_after(n) > 0)
+        assert f"machine {victim} (127.0.0.1) is silent for 10 s; killing it" in run.lines
         run.wait_for(run.has_learned)
         run.cluster.versions = {**run.cluster.versions, "ray": "2.0"}
-        [member] = run.cluster.members.values()
-        ray.kill(member.actor)
+        for member in list(run.cluster.members.values()):
+            ray.kill(member.actor)
         run.wait_for_line(
-            f"machine 4 (127.0.0.1) is lost: it has ray {ray.__version__}, "
+            f" (127.0.0.1) is lost: it has ray {ray.__version__}, "
             "but the driver's machine ray 2.0; the run goes on with 1 machine"
         )
     assert run.best >= 0.9
