@@ -165,11 +165,16 @@ def _join(server: ray.actor.ActorHandle) -> tuple[ray.actor.ActorHandle, np.ndar
             if time.monotonic() > deadline:
                 raise
         time.sleep(JOIN_SECONDS)
-        with contextlib.suppress(ValueError):  # there is none yet
-            server = ray.get_actor(SERVER)
+        server = _newest(server)
 
 
 def _find_server(exchanger: Exchanger, error: ActorDiedError) -> None:
     """Take the server that the driver has put in the place of a dead one, as soon as it has."""
+    exchanger.server = _newest(exchanger.server)
+
+
+def _newest(server: ray.actor.ActorHandle) -> ray.actor.ActorHandle:
+    """The server of the run; `server` while there is none."""
     with contextlib.suppress(ValueError):
-        exchanger.server = ray.get_actor(SERVER)
+        return ray.get_actor(SERVER)
+    return server

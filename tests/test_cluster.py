@@ -698,10 +698,11 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
         run.cluster.versions = {**run.cluster.versions, "ray": "2.0"}
         for member in list(run.cluster.members.values()):
             ray.kill(member.actor)
-        run.wait_for_line(
-            f" (127.0.0.1) is lost: it has ray {ray.__version__}, "
-            "but the driver's machine ray 2.0; the run goes on with 1 machine"
-        )
+        run.wait_for_line(" is lost: ")
+        assert (
+            f"machine {len(run.cluster.names) - 1} (127.0.0.1) is lost: it has ray "
+            f"{ray.__version__}, but the driver's machine ray 2.0; the run goes on with 1 machine"
+        ) in run.lines
     assert run.best >= 0.9
     run.assert_one_set_of_weights()
     assert least_updates(run) > 0
