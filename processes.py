@@ -25,6 +25,9 @@ import setproctitle
 
 from stopping import STOP_SIGNALS
 
+# A title goes where the first variable of the environment was found; child_context may change that.
+setproctitle.getproctitle()
+
 # fork can hang once torch has started threads; spawn imports torch once for every process.
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 START_SECONDS = 20  # to start one process; the fork server may just have been killed

@@ -56,7 +56,8 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROJECT / script), *options],
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                start_new_session=True,
+                # First, as `PYTHONPATH=... python main.py` has it; see processes.py, setproctitle.
+                env={"PYTHONPATH": "", **os.environ}, start_new_session=True,
             )  # fmt: skip
 
     def text(self) -> str:
