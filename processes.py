@@ -3,14 +3,11 @@
 Nothing here knows what they do; main.py and evaluation.py start and watch them.
 """
 
-import os
-
-os.environ.setdefault("SPT_NOENV", "1")  # or a title wipes out the environment that /proc shows
-
 import atexit
 import contextlib
 import multiprocessing
 import multiprocessing.util
+import os
 import signal
 import sys
 import tempfile
@@ -24,9 +21,6 @@ from pathlib import Path
 import setproctitle
 
 from stopping import STOP_SIGNALS
-
-# A title goes where the first variable of the environment was found; child_context may change that.
-setproctitle.getproctitle()
 
 # fork can hang once torch has started threads; spawn imports torch once for every process.
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"

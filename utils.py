@@ -1,11 +1,13 @@
 """Small helpers: seeds, options, logging and times.
 
-Imported before torch by the scripts, so that it can fix the number of threads.
+Imported before all packages by the scripts, so that it can fix the number of threads and find the
+place of a process' title.
 """
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
+os.environ.setdefault("SPT_NOENV", "1")  # or a title wipes out the environment that /proc shows
 
 import argparse
 import contextlib
@@ -22,6 +24,11 @@ from pathlib import Path
 
 import loky
 import numpy as np
+import setproctitle
+
+# It goes where the first variable of the environment is found to lie, which OpenCV may change when
+# it is imported, and processes.child_context later.
+setproctitle.getproctitle()
 
 ERROR = "error: "  # before the message of an error in a log
 # First words of a stream key: what the games are played for.

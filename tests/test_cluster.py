@@ -205,7 +205,7 @@ def machines(ray, monkeypatch):
 
 RECALL = (
     "--ray --workers 1 --envs-per-worker 4 --num-steps 5 --hidden-size 64 --lr 1e-3 --gamma 0.2 "
-    "--value-coef 0.1 --seed 3 --max-steps 1000000 --exchange-updates 4 --value-mean-step 0.1"
+    "--value-coef 0.1 --seed 3 --exchange-updates 4 --value-mean-step 0.1"
 )
 
 
@@ -226,7 +226,7 @@ class RecallRun:
         self.weights, _ = flatten_parameters(self.model)
         self.server = Hogwild(
             self.weights, functools.partial(make_optimizer, args), driver_workers,
-            max_steps=args.max_steps, several_machines=True,
+            several_machines=True,
         )  # fmt: skip
         make_env = unseeded(Recall)
         self.processes = Processes(

@@ -25,6 +25,19 @@ def test_the_environment_of_the_fork_server_is_its_own(monkeypatch):
     assert dict(os.environ) == before
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="not Linux")
+@pytest.mark.parametrize("first", ["PYTHONPATH", "LD_LIBRARY_PATH"])
+def test_a_title_is_seen_whatever_is_changed_in_the_environment(first):
+    """OpenCV changes the second; setproctitle goes by where the first of all variables lies."""
+    program = "import main, os, setproctitle; os.environ['PYTHONPATH'] = 'a'\n"
+    program += "setproctitle.setproctitle('b'); print(open('/proc/self/cmdline').read())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(processes.__file__).parent,
+        env={first: "", **os.environ}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("b\0")
+
+
 FORKS = """
 import multiprocessing, os, sys, threading, types
 sys.path.insert(0, sys.argv[1])
