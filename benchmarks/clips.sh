@@ -19,7 +19,7 @@ clip() { # id, game, seconds from its start
 clip PongDeterministic-v4 0 20
 clip SpaceInvaders-v0 13 20
 clip BeamRider-v0 8 140
-clip MsPacman-v0 12 27
+clip MsPacman-v0 17 27
 clip Asteroids-v0 1 20
 # It shoots all that comes, sees its air go (the value falls from 1.6 to 0.5) and does not come up.
 clip Seaquest-v0 0 29

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # setproctitle 1.3.8 on Linux: where the first variable of the environment was changed in os.environ before the first
 # title, setproctitle() does nothing and raises nothing: ps and top go on to show the old command line. It finds the
-# memory of the command line by where that variable lies. A shell puts what is set for one command first, so workers of
+# memory of the command line by where that variable lies. bash puts what is set for one command first, so workers of
 # `OMP_NUM_THREADS=4 python train.py`, whose code sets OMP_NUM_THREADS anew, have no titles, and those of a script that
-# exported the variable have them. Guess: the environment has nothing to do with a title. One call of getproctitle()
-# before the change is the remedy.
+# exported the variable may have them; OpenCV changes LD_LIBRARY_PATH whenever it is imported. Guess: the environment
+# has nothing to do with a title. One call of getproctitle() before the change is the remedy.
 #
 # Seen: "titled: False after the change, True after another variable's, True with getproctitle() before it".
 set -euo pipefail

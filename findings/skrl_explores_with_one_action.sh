@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# skrl 2.1.1 with Gymnasium 1.4.0: Model.random_act, from which come the random_timesteps of all agents and the epsilon
-# of DQN and DDQN, returns the same actions at each call: one for each environment, for the whole training. Gymnasium's
-# batch_space copies the random numbers of the space, and skrl makes a new batch_space at each call, so that each draws
-# the first numbers once more. A DQN explores with one button per environment, and a button that none of them drew is
-# in no memory unless the network prefers it; the warm-up of SAC or TD3 is one action per environment. Which one it is
-# comes from the system's randomness: skrl.utils.set_seed, which seeds Python, numpy, torch and the environment, has no
-# part in it, and two runs with one seed differ. Guess: an action for each step, drawn by the seed. A random_act of
-# one's own, by torch.randint, is the way around.
+# skrl 2.1.1 with Gymnasium 1.4.0: Model.random_act, from which come the random_timesteps and the epsilon of DQN,
+# returns the same actions at each call: one for each environment, for the whole training. Gymnasium's batch_space copies
+# the random numbers of the space, and skrl makes a new batch_space at each call, so that each draws the first numbers
+# once more. A DQN explores with one button per environment, and a button that none of them drew is in no memory unless
+# the network prefers it. Which one it is comes from the system's randomness: skrl.utils.set_seed, which seeds Python,
+# numpy, torch and the environment, has no part in it, and two runs with one seed differ. Guess: an action for each step,
+# drawn by the seed. A random_act of one's own, by torch.randint, is the way around.
 #
 # Seen: "different actions of 3 in 200 random steps of each of 4 environments: epsilon 1 [1, 1, 1, 1], random_timesteps
 # [1, 1, 1, 1], torch.randint [3, 3, 3, 3]; runs with set_seed(1) are alike: False, with torch.randint True".
