@@ -3,9 +3,9 @@
 # episode has ended, adds what it gets there, and tells of the last frame's end alone. Where reaching the goal pays, it
 # is paid up to four times: in MountainCarContinuous, which counts as solved at 90, an agent that gets 89 has 389. Where
 # the next step plays on, as with Gymnasium's terminal_on_life_loss, an end in one of the first three frames is lost: of
-# episodes that are one life each most are the whole game, and no bootstrap is cut where a life was lost. And
-# a time limit that is no multiple of four is passed. Nothing is raised. frame_skip= of GymEnv and GymWrapper, in the
-# same library, stops at the end. Guess: two ways to say the same, as in any wrapper that skips frames.
+# episodes that are one life each most are the whole game. And a time limit that is no multiple of four is passed.
+# Nothing is raised. frame_skip= of GymEnv and GymWrapper, in the same library, stops at the end. Guess: two ways to say
+# the same, as in any wrapper that skips frames.
 #
 # Seen: "MountainCarContinuous, the same 28 steps: frame_skip=4 89.1, FrameSkipTransform(4) 388.8"; "Pendulum's limit of
 # 200 steps: frame_skip=3 plays 200, FrameSkipTransform(3) 201"; "Breakout, lives lost per episode of one life:

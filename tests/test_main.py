@@ -56,7 +56,7 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROJECT / script), *options],
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                # First, as `PYTHONPATH=... python main.py` has it; see processes.py, setproctitle.
+                # First, as `PYTHONPATH=... python main.py` has it; see utils.py, setproctitle.
                 env={"PYTHONPATH": "", **os.environ}, start_new_session=True,
             )  # fmt: skip
 
