@@ -605,6 +605,16 @@ def _option_value(action: argparse.Action, value: Any) -> Any:
     return result
 
 
+def _is_parsed(action: argparse.Action, value: Any) -> bool:
+    """Whether the command line can give that value."""
+    if value == action.default:
+        return True
+    try:
+        return value == (action.type("none") if value is None else _option_value(action, value))
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+
+
 def _check_together(values: dict[str, Any], sources: dict[str, str] | None = None) -> None:
     """ValueError: there are two options of which one stands in place of the other.
 
@@ -729,23 +739,29 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     given = vars(parser.parse_args(argv))
     # Older checkpoints come from a constant rate, and from values that learned all of the return.
     saved = {"anneal_steps": 0, "value_mean_step": 0.0, **resumed["args"]}
-    if any(isinstance(length, float) for length in saved.get("distributed_step_size", ())):
+    lengths = saved.get("distributed_step_size")
+    if isinstance(lengths, list) and any(isinstance(length, float) for length in lengths):
         # Earlier versions dealt out learning rates.
         if "lr" not in given:
-            rates = " ".join(map(str, saved["distributed_step_size"]))
+            rates = " ".join(map(str, lengths))
             raise ValueError(
                 f"{path}: the run dealt out the learning rates {rates} to its workers, which is no "
                 "more; give --lr, for all of them"
             )
         saved["distributed_step_size"] = []
+    if saved.get("optimizer") != "Adam":
+        saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
+    if saved.get("distributed_step_size"):
+        saved.pop("num_steps", None)
+    actions = {a.dest: a for a in parser._actions if a.dest not in ("help", *OF_SESSION)}
+    for name in sorted(actions.keys() & saved.keys()):
+        if not _is_parsed(actions[name], saved[name]):
+            raise ValueError(f"{path}: its 'args' have {saved[name]!r} for {_option(name)}")
     both = _layered([(str(path), saved), ("the command line", given)])
     saved |= {k: v for k, v in both.items() if k not in given}
     if is_schedule(saved.get("lr")) and "lr" in given and not is_schedule(given["lr"]):
         del saved["anneal_steps"]  # 0, as a schedule stood in its place: the recipe says it now
-    if saved.get("optimizer") != "Adam":
-        saved.pop("adam_eps", None)  # earlier versions took it with any optimizer
-    options = vars(parser.parse_args([])).keys() | recipe_options().keys()
-    parser.set_defaults(**{k: v for k, v in saved.items() if k in options and k not in OF_SESSION})
+    parser.set_defaults(**{name: value for name, value in saved.items() if name in actions})
     args = parser.parse_args(argv)
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
         if getattr(args, name, None) != saved.get(name):

@@ -14,7 +14,7 @@ import torch
 import checkpoint
 import main
 from hogwild import Hogwild
-from options import ENVS_PER_WORKER, build_parser, complete, parse
+from options import ENVS_PER_WORKER, build_parser, complete, parse, recipe_options
 from processes import START_METHOD
 from run import Run, load_options
 from stopping import StopSignal
@@ -768,6 +768,45 @@ def test_a_resumed_run_keeps_its_skip_rate_unless_told_otherwise():
     assert load_options([*env, "--resume", "--skip-rate", "2"])[0].skip_rate == 2
     build().save()
     assert load_options(["--resume"])[0].skip_rate == 4  # saved, though Pong-v0 skips by itself
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"workers": "two"}, {"workers": 0}, {"lr": None}, {"lr": "3e-4@"}, {"lr": [3e-4]},
+        {"num_steps": 0}, {"distributed_step_size": [0]}, {"distributed_step_size": None},
+        {"eval_interval": -1.0}, {"count_lives": 2}, {"target": "neither"}, {"gamma": 2.0},
+        {"distributed_step_size": 5}, {"max_steps": {}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_option_of_a_checkpoint_is_one_line(capsys, damage):
+    run = build("--hidden-size", "16")
+    Path("trained_models").mkdir()
+    run.args.__dict__.update(damage)
+    run.save()
+    line = refuse(capsys, "--resume")
+    assert "trained_models/Pong-v0.ckpt: its 'args' have" in line
+    assert "--" + next(iter(damage)).replace("_", "-") in line
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (), ("--lr", "2e-4@0,0@10M"), ("--gamma", "0.9@0%, 1@100%", "--max-steps", "1000"),
+        ("-dss", "7", "3"), ("-o", "RMSprop"), ("--eval-interval", "60"), ("--track", "none"),
+        ("--save-score-level", "3"), ("--max-idle-steps", "0"), ("--target-score", "20"),
+        ("--max-steps", "5000"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_a_run_had_is_taken_up_by_the_next_session(given):
+    run = build("--hidden-size", "16", *given)
+    Path("trained_models").mkdir()
+    run.save()
+    args, _ = load_options(["--resume"])
+    for name in recipe_options():
+        assert getattr(args, name) == getattr(run.args, name)
 
 
 def test_an_optimizer_state_of_something_else_is_refused_with_one_line(capsys):
