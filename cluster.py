@@ -264,7 +264,8 @@ class Cluster:
         except RayError as error:
             reason = _line(error)
             if is_there and not self._too_often(node):
-                self._say(f"{self.names[member.number]} failed: {reason}; starting it anew")
+                failed = f"{self.names[member.number]} failed: {reason}"
+                self._say(f"{failed}; starting it anew, without what it had not yet sent")
                 return
         self.refused.add(node)
         if reason and not self.ending.is_set():
