@@ -17,7 +17,7 @@ clip() { # id, game, seconds from its start
         --record "demo/${1%-*}.gif" --record-game "$2" --record-from "$3" --record-seconds 10
 }
 clip PongDeterministic-v4 0 20
-clip SpaceInvaders-v0 13 20
+clip SpaceInvaders-v0 0 42
 clip BeamRider-v0 8 140
 clip MsPacman-v0 17 27
 clip Asteroids-v0 1 20
