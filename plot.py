@@ -41,6 +41,7 @@ STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
 PLACES = 100  # of a line
 BAND_DRAWS = 2000
 COLUMNS = 3  # panels side by side
+VARIANTS_A_PANEL = 2  # names in a row of the legend
 ROOM = 1.0  # spans of the curves above them within which a published score is a line
 
 
@@ -217,7 +218,9 @@ def plot(args: argparse.Namespace) -> None:
     figure = draw_experiment(args, experiment) if folder else draw(args, runs)
     try:
         checkpoint.write_atomically(
-            args.output, lambda file: figure.savefig(file, format=form, dpi=150)
+            args.output,
+            # tight: with all of a legend or a title that is wider than the panels
+            lambda file: figure.savefig(file, format=form, dpi=150, bbox_inches="tight"),
         )
     except OSError as error:
         raise ValueError(f"cannot write {args.output}: {error.strerror}") from None
@@ -279,14 +282,15 @@ def member_curves(
     experiment: Experiment, kind: str, places: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
     """Scores by game and variant, (seeds, places): nan before the first game of a run and where it
-    has not come to yet. Variants of which no run has begun are left out.
+    has not come to yet. Of a variant that has finished runs in a game, only those; variants of
+    which no run has begun are left out.
 
     kind: one of SCORES.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for (env, variant), members in experiment.groups(experiment.members).items():
         curves = []
-        for member in members:
+        for member in [one for one in members if one.finished] or members:
             files = member.files(experiment.root)
             rows = checkpoint.read_csv(files.training_csv if kind == "training" else files.csv)
             if not rows:
@@ -345,16 +349,17 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
         _draw_published(axes, lines)
         axes.set(title=name, xlim=(0, experiment.max_steps / unit))
         axes.grid(alpha=0.3)
-        if i % columns == 0:
-            axes.set_ylabel("score of a game")
+        if last or i % columns == 0:
+            axes.set_ylabel("human-normalised score" if last else "score of a game")
     numbers = {len(seeds) for found in curves.values() for seeds in found.values()}
     least, most = min(numbers), max(numbers)
     seeds = count(most, "seed") if least == most else f"{least} to {most} seeds"
     name = "interquartile mean" if args.iqm else "mean"
-    figure.supxlabel(
-        f"agent steps ({unit_name})\n{SCORES[kind]}, {name} over {seeds}; "
-        "band: 95 % interval, stratified bootstrap", fontsize=9,
-    )  # fmt: skip
+    footer = f"agent steps ({unit_name})\n{SCORES[kind]}, {name} over {seeds}"
+    if most > 1:
+        narrow = "" if least >= scores.ENOUGH_SEEDS else ", too narrow with so few seeds"
+        footer += f"\nband: 95 % interval, stratified bootstrap{narrow}"
+    figure.supxlabel(footer, fontsize=9)
     handles = [
         Line2D([], [], **_look(i), linewidth=2, label=variant)
         for i, variant in enumerate(variants)
@@ -362,7 +367,7 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
     ]
     figure.legend(
         handles=handles, title=_literal(args.title), loc="outside upper center",
-        ncols=len(handles), frameon=False,
+        ncols=min(len(handles), VARIANTS_A_PANEL * columns), frameon=False,
     )  # fmt: skip
     return figure
 
@@ -401,7 +406,8 @@ def _draw_published(axes, lines: dict[str, float]) -> None:
         )  # fmt: skip
     low, high = axes.get_ylim()
     room = (high - low) / 12  # for a name
-    axes.set_ylim(low - room / 2, high + room * (0.5 + len(far)))
+    above = 2 + len(far) if far else 0  # with the head, and the name of the topmost line
+    axes.set_ylim(low - room / 2, high + room * (0.5 + above))
 
 
 def _evaluates_greedily(path: Path) -> bool:

@@ -7,8 +7,9 @@ The score of a run at an agent step is the mean over the games that ended in the
 before it, or over the last 20 games up to it, whichever are more. An interval is that of a
 stratified bootstrap: seeds are drawn with replacement within each game, and the middle 95 % of the
 statistic over 10,000 draws are shown; see Agarwal et al. (2021), "Deep Reinforcement Learning at
-the Edge of the Statistical Precipice". With few seeds it is narrow: three can show no more than the
-span of their scores.
+the Edge of the Statistical Precipice". With few seeds it is too narrow, as three can show no more
+than the span of their scores: of 2,000 samples from a normal distribution it held the true mean in
+75 % with 3 seeds, 85 % with 5, 90 % with 10.
 """
 
 import csv
@@ -30,6 +31,7 @@ from environment import file_name, game_name, parse_env_id
 SHARE, GAMES = 0.1, 20  # of the run, games: behind each score
 DRAWS = 10_000  # of a bootstrap
 MIDDLE = (2.5, 97.5)  # percentiles between which an interval lies
+ENOUGH_SEEDS = 10  # for an interval to be nearly as wide as it should be
 REFERENCES = Path(__file__).parent / "benchmarks" / "references.toml"
 
 
@@ -222,7 +224,8 @@ NOTE = (
     "Scores: of each run the mean over the games of its last tenth, or over its last 20 if those "
     "are more; then the mean over seeds and, in brackets, its 95 % interval, stratified bootstrap. "
     "Training games sample their actions; evaluations are greedy, sampled on ids without chance. "
-    "Agent steps and hours are those of one run."
+    "Agent steps and hours are those of one run. With fewer than ten seeds an interval is too "
+    "narrow: that of three has the true mean in three cases of four."
 )
 
 

@@ -4,8 +4,10 @@ import csv as csv_module
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -352,21 +354,79 @@ def test_seeds_and_variants_without_games_are_not_counted(experiment):
     for member in (base[0], *low):
         member.files(experiment.root).training_csv.unlink()
     figure = figure_of(experiment)
-    assert "mean over 2 seeds;" in figure.get_supxlabel()
+    assert "mean over 2 seeds\n" in figure.get_supxlabel()
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["base"]
     rows = [(1.0, 10_000, 5.0, 10)]
     checkpoint.append_csv(low[0].files(experiment.root).training_csv, rows)
-    assert "mean over 1 to 2 seeds;" in figure_of(experiment).get_supxlabel()
+    assert "mean over 1 to 2 seeds\n" in figure_of(experiment).get_supxlabel()
 
 
-def test_a_curve_ends_where_the_first_of_its_seeds_has_come_to(experiment):
-    member = experiment.members[1]
-    member.steps = member.seconds = None
-    files = member.files(experiment.root)
-    checkpoint.mend_csv(files.training_csv, 40_000)
+def last_place(figure) -> float:
+    """Where the first variant's curve ends, in thousands of agent steps."""
+    mean = figure.axes[0].lines[2]
+    return mean.get_xdata()[~np.isnan(mean.get_ydata())].max()
+
+
+def test_a_curve_is_of_finished_runs_or_ends_where_the_first_of_the_others_has_come_to(experiment):
+    for member, steps in zip(experiment.members[:3], (90_000, 40_000, 80_000), strict=True):
+        member.steps = member.seconds = None
+        checkpoint.mend_csv(member.files(experiment.root).training_csv, steps)
     experiment.write()
-    mean = figure_of(experiment, "--iqm").axes[0].lines[2]
-    assert mean.get_xdata()[~np.isnan(mean.get_ydata())].max() == 40
+    figure = figure_of(experiment, "--iqm")
+    assert (last_place(figure), "mean over 3 seeds" in figure.get_supxlabel()) == (40, True)
+    first = experiment.members[0]
+    first.steps, first.seconds = 100_000, 60.0
+    experiment.write()
+    figure = figure_of(experiment)
+    assert (last_place(figure), "mean over 1 to 3 seeds" in figure.get_supxlabel()) == (100, True)
+
+
+def test_a_band_of_few_seeds_says_that_it_is_narrow_and_one_seed_has_none(experiment):
+    assert "bootstrap, too narrow with so few seeds" in figure_of(experiment).get_supxlabel()
+    for member in experiment.members:
+        if member.seed != 1:
+            member.files(experiment.root).training_csv.unlink()
+    assert "band" not in figure_of(experiment).get_supxlabel()
+
+
+def boxes(figure, texts) -> list:
+    """Places of these texts in the figure, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [text.get_window_extent(canvas.get_renderer()) for text in texts]
+
+
+def test_what_is_wider_than_the_panel_of_one_game_is_in_the_picture(experiment, tmp_path):
+    for variant in ("with-a-long-name", "with-a-longer-name", "with-the-longest-of-all"):
+        member = Member("Pong-v0", variant, 1, [], [], 100_000, 60.0)
+        files = member.files(tmp_path)
+        files.csv.parent.mkdir(parents=True)
+        checkpoint.append_csv(files.training_csv, [(1.0, 10_000, 1.0, 10)])
+        experiment.members.append(member)
+    experiment.write()
+    picture = tmp_path / "a.png"
+    assert plot.main([str(tmp_path), "-o", str(picture)]) == 0
+    figure = figure_of(experiment)
+    [legend] = figure.legends
+    legend, footer = boxes(figure, (legend, figure._supxlabel))
+    assert max(legend.x1, footer.x1) - min(legend.x0, footer.x0) < 2 * figure.bbox.width
+    width = cv2.imread(str(picture)).shape[1] / 150 * figure.dpi
+    assert width > max(legend.x1, footer.x1) - min(legend.x0, footer.x0) > figure.bbox.width
+
+
+@pytest.mark.parametrize("last", [-15, -2, 0, 5, 20])
+def test_names_of_published_scores_are_not_on_top_of_each_other(experiment, last):
+    for member in experiment.members:
+        path = member.files(experiment.root).training_csv
+        path.unlink()
+        seconds = np.arange(0.01, 1.001, 0.01)
+        rows = [(s, round(s * 100_000), -20 + (last + 20) * s, 10) for s in seconds]
+        checkpoint.append_csv(path, rows)
+    figure = figure_of(experiment)
+    names = boxes(figure, figure.axes[0].texts)
+    assert len(names) > 1
+    for i, box in enumerate(names):
+        assert not any(box.overlaps(other) for other in names[:i])
 
 
 def test_several_games_have_a_panel_for_their_human_normalised_scores(experiment):
@@ -377,7 +437,9 @@ def test_several_games_have_a_panel_for_their_human_normalised_scores(experiment
         checkpoint.append_csv(files.training_csv, [(1.0, 10_000, 30.5, 10)])
         experiment.members.append(other)
     experiment.write()
-    axes = figure_of(experiment).axes[2]
+    *games, axes = figure_of(experiment).axes
+    assert [one.get_ylabel() for one in games] == ["score of a game", ""]
+    assert axes.get_ylabel() == "human-normalised score"
     assert axes.get_title() == "all games, human-normalised"
     of_pong = np.mean([(score + 20.7) / (14.6 + 20.7) for score in (1, 2, 6)])
     assert axes.lines[2].get_ydata()[-1] == pytest.approx((of_pong + 1) / 2)
