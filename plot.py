@@ -42,6 +42,7 @@ PLACES = 100  # of a line
 BAND_DRAWS = 2000
 COLUMNS = 3  # panels side by side
 VARIANTS_A_PANEL = 2  # names in a row of the legend
+NAME = 100  # points from a published score's name to the next beside it
 ROOM = 1.0  # spans of the curves above them within which a published score is a line
 
 
@@ -365,10 +366,13 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
         for i, variant in enumerate(variants)
         if any(variant in found for found in curves.values())
     ]
+    in_a_row = min(len(handles), VARIANTS_A_PANEL * columns)
     figure.legend(
-        handles=handles, title=_literal(args.title), loc="outside upper center",
-        ncols=min(len(handles), VARIANTS_A_PANEL * columns), frameon=False,
+        handles=handles, title=_literal(args.title), loc="outside upper center", ncols=in_a_row,
+        frameon=False,
     )  # fmt: skip
+    # The legend takes its room beside the panels, not from them.
+    figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(handles) // in_a_row))
     return figure
 
 
@@ -387,16 +391,25 @@ def _draw_band(axes, x: np.ndarray, score: Score, i: int) -> None:
 def _draw_published(axes, lines: dict[str, float]) -> None:
     """Lines at those that are near the curves; the others by name at the upper edge."""
     low, high = axes.get_ylim()
-    far = []
-    for name, score in sorted(lines.items(), key=lambda line: line[1]):
-        if score > high + ROOM * (high - low):
-            far.append(f"{name} {score:,g}")
-            continue
+    middle, limit = (low + high) / 2, high + ROOM * (high - low)
+    lines = dict(sorted(lines.items(), key=lambda line: line[1]))
+    far = [f"{name} {score:,g}" for name, score in lines.items() if score > limit]
+    near = {name: score for name, score in lines.items() if score <= limit}
+    for score in near.values():
         axes.axhline(score, color="#555555", linestyle=":", linewidth=1)
-        below = score < low + (high - low) / 2  # where the curves begin
+    low, high = axes.get_ylim()
+    room = (high - low) / 12  # for a name
+    above = 2 + len(far) if far else 1  # with the head, and the name of the topmost line
+    low, high = low - room, high + room * above
+    axes.set_ylim(low, high)
+    last, right = -math.inf, 4
+    for name, score in near.items():
+        below = score < middle  # where the curves begin
+        right = right + NAME if score - last < (high - low) / 12 else 4  # beside a close one
+        last = score
         axes.annotate(
             f"{name} {score:,g}", (0, score), xycoords=("axes fraction", "data"),
-            xytext=(4, -3 if below else 2), va="top" if below else "bottom",
+            xytext=(right, -3 if below else 2), va="top" if below else "bottom",
             textcoords="offset points", color="#555555", fontsize=8,
         )  # fmt: skip
     if far:
@@ -404,10 +417,6 @@ def _draw_published(axes, lines: dict[str, float]) -> None:
             "\n".join(["above:", *far]), (0, 1), xycoords="axes fraction", xytext=(4, -4), va="top",
             textcoords="offset points", color="#555555", fontsize=8,
         )  # fmt: skip
-    low, high = axes.get_ylim()
-    room = (high - low) / 12  # for a name
-    above = 2 + len(far) if far else 0  # with the head, and the name of the topmost line
-    axes.set_ylim(low - room / 2, high + room * (0.5 + above))
 
 
 def _evaluates_greedily(path: Path) -> bool:

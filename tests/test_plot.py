@@ -414,18 +414,27 @@ def test_what_is_wider_than_the_panel_of_one_game_is_in_the_picture(experiment, 
     assert width > max(legend.x1, footer.x1) - min(legend.x0, footer.x0) > figure.bbox.width
 
 
-@pytest.mark.parametrize("last", [-15, -2, 0, 5, 20])
-def test_names_of_published_scores_are_not_on_top_of_each_other(experiment, last):
+@pytest.mark.parametrize("last", [-15, -2, 0, 5, 20, 260])
+def test_names_of_published_scores_are_in_the_panel_and_not_on_top_of_each_other(experiment, last):
     for member in experiment.members:
         path = member.files(experiment.root).training_csv
         path.unlink()
         seconds = np.arange(0.01, 1.001, 0.01)
         rows = [(s, round(s * 100_000), -20 + (last + 20) * s, 10) for s in seconds]
         checkpoint.append_csv(path, rows)
+    for i, member in enumerate(experiment.members):  # three rows of the legend
+        folder = member.folder(experiment.root)
+        member.variant = f"variant-{i}"
+        folder.parent.with_name(member.variant).mkdir()
+        folder.rename(member.folder(experiment.root))
+    experiment.write()
     figure = figure_of(experiment)
-    names = boxes(figure, figure.axes[0].texts)
+    [axes] = figure.axes
+    panel, *names = boxes(figure, (axes, *axes.texts))
     assert len(names) > 1
     for i, box in enumerate(names):
+        assert panel.y0 <= box.y0 < box.y1 <= panel.y1
+        assert panel.x0 <= box.x0 < box.x1 <= panel.x1
         assert not any(box.overlaps(other) for other in names[:i])
 
 
