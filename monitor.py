@@ -154,9 +154,9 @@ def _training_points(figures: Figures) -> dict[str, float]:
 
 
 class TensorBoard:
-    """Curves, weight histograms and the graph in a folder for TensorBoard, against agent steps.
+    """Curves, weight histograms, graph and options in a folder for TensorBoard, by agent steps.
 
-    model: its parameters are views of `weights`, a private vector (P,).
+    model: its parameters are views of `weights`, a private vector (P,).  config: of this session.
 
     Each further session of a run has a folder, and so curves, of its own in the one of the first.
     In one and the same curve, steps that were lost stay: TensorBoard's window ignores a writer's
@@ -164,10 +164,13 @@ class TensorBoard:
     purge_step only (`findings/`).
     """
 
-    def __init__(self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor):
+    def __init__(
+        self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor, config: dict
+    ):
         from torch.utils.tensorboard import SummaryWriter  # only a run that wants it pays for it
 
         self.curves, self.server, self.model, self.weights = Curves(server), server, model, weights
+        self.config = config
         sessions = itertools.chain([folder], (folder / f"session-{n}" for n in itertools.count(2)))
         self.session = next(s for s in sessions if not any(s.glob("events.*")))
         self.make_writer = lambda: SummaryWriter(str(self.session))
@@ -176,7 +179,7 @@ class TensorBoard:
         self.unwritten: list[tuple[int, dict[str, float]]] = []  # points, see Curves
 
     def update(self, last: bool = False) -> None:
-        """Write what is new: at first the graph, after an evaluation how the weights are
+        """Write what is new: at first options and graph, after an evaluation how the weights are
         distributed now.
 
         last: write all that is left, and close the files.
@@ -200,6 +203,8 @@ class TensorBoard:
     def _write(self, last: bool) -> None:
         if not self.has_graph:
             self.has_graph = True
+            rows = [f"| {name} | {value} |" for name, value in self.config.items()]
+            self.writer.add_text("options", "\n".join(["| option | value |", "|---|---|", *rows]))
             state = torch.zeros(1, self.model.hidden_size)
             inputs = [(torch.zeros(1, 1, 80, 80), (state, state))]
             # Traced here, because add_graph checks what it traces, and for that loads 500 modules.

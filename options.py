@@ -276,7 +276,7 @@ def _bare_parser() -> LineParser:
     add_log_dir(files)
     add_truth(
         files, "-tl", "--tensorboard-logger", default=False,
-        help="write curves, weight histograms and the graph to LOG_DIR/tensorboard",
+        help="write curves, weight histograms, graph and options to LOG_DIR/tensorboard",
     )
     files.add_argument(
         "--track", type=or_none(str), choices=(*TRACKERS, None), metavar="|".join(TRACKERS),

@@ -232,7 +232,7 @@ class Run:
         self.makers: dict[str, Callable[[], TensorBoard | Tracker]] = {}
         if args.tensorboard_logger:
             self.makers["TensorBoard"] = lambda: TensorBoard(
-                self.files.tensorboard, self.server, self.model, self.weights
+                self.files.tensorboard, self.server, self.model, self.weights, self._config()
             )
         if args.track:
             self.makers[args.track] = self._make_tracker
@@ -385,15 +385,18 @@ class Run:
                 self.saved_at = time.monotonic()
                 self.saved_evaluations = int(self.server.evaluation["evaluations"])
 
-    def _make_tracker(self) -> Tracker:
-        config = {
+    def _config(self) -> dict:
+        """What this session trains with, for those who look at its curves."""
+        return {
             **vars(self.args),
             "command": self.description["command"],
             "versions": self.description["versions"] | {"suite": checkpoint.commit()},
         }
+
+    def _make_tracker(self) -> Tracker:
         name = str(self.files.log.with_name(file_name(self.args.env)))
         folder = str(self.files.log.parent)
-        return Tracker(self.args.track, self.server, name, self.record_id, config, folder)
+        return Tracker(self.args.track, self.server, name, self.record_id, self._config(), folder)
 
     def write_curves(self, logger: logging.Logger, last: bool = False) -> None:
         """What is new, for TensorBoard and a tracker if they are asked for.

@@ -29,6 +29,8 @@ from monitor import SAME_STEPS, Figures, SamePolicy, Snapshot, TensorBoard, Wind
 from shared_optim import SharedAdam
 from stopping import StopSignal
 
+CONFIG = {"lr": "3e-4@0,3e-5@10M", "workers": 2, "command": "python main.py"}
+
 
 def make_server(first_step: int = 0) -> tuple[Hogwild, A3Clstm, torch.Tensor]:
     model = A3Clstm(3, hidden_size=8)
@@ -137,7 +139,7 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
     for first_step, evaluations in ((0, 5), (300, 0), (300, 1)):
         server, model, weights = make_server(first_step)
-        board = TensorBoard(tmp_path / "Pong-v0", server, model, weights)
+        board = TensorBoard(tmp_path / "Pong-v0", server, model, weights, CONFIG)
         for i in range(1, 6):
             server.report(0, steps=100, updates=2, games=1, value=i, score=first_step + i)
             if i <= evaluations:
@@ -167,11 +169,16 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
         name.replace(".", "/") for name, _ in model.named_parameters()
     }
     assert events.Tags()["graph"]
+    [options] = events.Tensors("options/text_summary")
+    assert options.tensor_proto.string_val[0].decode() == (
+        "| option | value |\n|---|---|\n| lr | 3e-4@0,3e-5@10M |\n| workers | 2 |\n"
+        "| command | python main.py |"
+    )
 
 
 def test_the_last_update_leaves_nothing_out(tmp_path):
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights)
+    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
     server.report(0, steps=100, updates=1, entropy=1.25, learning_rate=0.5)
     board.update(last=True)  # TENSORBOARD_SECONDS are not over
     for name, value in (("policy/entropy", 1.25), ("gradient/learning rate", 0.5)):
@@ -194,7 +201,7 @@ def full_disk():
 def test_a_full_disk_costs_the_curves_no_point_and_gets_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights)
+    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
     expected = []
     for i in range(1, 7):
         server.report(0, steps=100, updates=1, value=i)
@@ -216,7 +223,7 @@ def test_a_full_disk_costs_the_curves_no_point_and_gets_one_file(tmp_path, monke
 def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, monkeypatch, method):
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights)
+    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
 
     def fail(*arguments):
         raise OSError(28, "No space left on device")
@@ -236,7 +243,7 @@ def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, mon
 
 def test_histograms_are_of_the_newest_weights(tmp_path):
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights)
+    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
     with torch.no_grad():
         server.parameter.fill_(3.0)
     server.count_evaluation(0, 0.0)
