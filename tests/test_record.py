@@ -1,10 +1,12 @@
 """The video of a game: every frame at the emulator's rate, and the game that was reported."""
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from test_gym_eval import CONFIG, lively_weights, own_loggers, run, save  # noqa: F401
@@ -289,8 +291,20 @@ def test_the_panel_shows_policy_and_value():
     assert other[1] > other[0]
 
 
-def test_every_game_has_room_for_its_actions():
+def test_every_game_has_room_for_its_actions(monkeypatch):
     names = make_env("Seaquest-v0", game_config(read_config(CONFIG), "Seaquest-v0")).action_meanings
     assert len(names) == 18
-    panel = record.Mind(names, 420).draw(np.zeros((80, 80), np.uint8), np.full(18, 1 / 18), 3, 0.0)
-    assert panel.shape == (420, record.PANEL_WIDTH, 3)
+    rows = []
+
+    def write(panel, text, x, y):
+        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_PLAIN, 0.8, 1)
+        if text.upper() in names:
+            assert width <= record.NAME_WIDTH
+            rows.append((y - height, y))  # without what reaches below the line
+
+    monkeypatch.setattr(record, "write", write)
+    record.Mind(names, 420).draw(np.zeros((80, 80), np.uint8), np.full(18, 1 / 18), 3, 0.0)
+    assert len(rows) == 18
+    for (_, bottom), (top, _) in itertools.pairwise(rows):
+        assert bottom <= top
+    assert rows[-1][1] <= 20 + 80 * record.PICTURE_SCALE  # the lower edge of the input
