@@ -265,7 +265,7 @@ class Cluster:
             reason = _line(error)
             if is_there and not self._too_often(node):
                 failed = f"{self.names[member.number]} failed: {reason}"
-                self._say(f"{failed}; starting it anew, without what it had not yet sent")
+                self._say(f"{failed}; what it had not yet sent is lost; starting it anew")
                 return
         self.refused.add(node)
         if reason and not self.ending.is_set():

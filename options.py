@@ -754,9 +754,11 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     if saved.get("distributed_step_size"):
         saved.pop("num_steps", None)
     actions = {a.dest: a for a in parser._actions if a.dest not in ("help", *OF_SESSION)}
-    for name in sorted(actions.keys() & saved.keys()):
+    for name in sorted((actions.keys() & saved.keys()) - _given(argv).keys()):
         if not _is_parsed(actions[name], saved[name]):
-            raise ValueError(f"{path}: its 'args' have {saved[name]!r} for {_option(name)}")
+            raise ValueError(
+                f"{path}: its 'args' have {saved[name]!r} for {_option(name)}; give it anew"
+            )
     both = _layered([(str(path), saved), ("the command line", given)])
     saved |= {k: v for k, v in both.items() if k not in given}
     if is_schedule(saved.get("lr")) and "lr" in given and not is_schedule(given["lr"]):

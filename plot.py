@@ -358,7 +358,8 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
     name = "interquartile mean" if args.iqm else "mean"
     footer = f"agent steps ({unit_name})\n{SCORES[kind]}, {name} over {seeds}"
     if most > 1:
-        narrow = "" if least >= scores.ENOUGH_SEEDS else ", too narrow with so few seeds"
+        banded = min(n for n in numbers if n > 1)
+        narrow = "" if banded >= scores.ENOUGH_SEEDS else ", too narrow with so few seeds"
         footer += f"\nband: 95 % interval, stratified bootstrap{narrow}"
     figure.supxlabel(footer, fontsize=9)
     handles = [

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # AgileRL 2.58.0: MultiStepReplayBuffer, from which its RainbowDQN learns, looks for an end of the episode in all steps
 # of an n-step return but the first. So the last step of each episode, the one that falls or wins, goes on into the next
-# episode: it gets the rewards from there, and no "done", and its value is that of a new start. On a way of four steps
+# episode: it gets no "done", and its value is that of a new start. On a way of four steps
 # with 1 at its end, no state is worth more than 1, and the start, whose return of three steps goes on from the last
 # state, comes out at almost 2. And of several environments the first that ends cuts the returns of all: theirs have
-# fewer steps then, but no "done", and RainbowDQN discounts what follows by gamma ** n all the same. Nothing is raised.
+# fewer steps then, but no "done", and by its source RainbowDQN discounts by gamma ** n all the same. Nothing is raised.
 # Guess: an n-step return ends with its own episode, and with no other. n_step=1 is right.
 #
 # Seen: "value of the start: 1.893 by the buffer's returns, 0.970 in truth; last steps that are stored with an end: 0 of

@@ -63,7 +63,7 @@ def report(kind, n):
         f"{kind.__name__}, {n} steps: returns that end exactly with the game: {going_on} of {exact.sum()} with done 0; "
         f"shorter ones: done {sums}, next_obs of ones after a time limit {ones[cut].sum()} of {cut.sum()}"
     )
-    assert same[whole].all() and not same[~whole].any() and (flags == done)[whole & ~done].all()
+    assert same[whole].all() and not same[~whole].any() and ones[~whole].all() and (flags == done)[whole & ~done].all()
     assert going_on == exact.sum() > 0 and ones[cut].sum() == cut.sum() > 0 and not flags[cut].any()
     assert sums == {3: [1], 10: [1, 2, 3, 4, 5, 6]}[n]
 

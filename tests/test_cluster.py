@@ -692,6 +692,7 @@ def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
             run.wait_for_line(f"machine {victim} (127.0.0.1) failed: ")
             run.wait_for(lambda n=victim: run.updates_after(n) > 0)
         assert f"machine {victim} (127.0.0.1) is silent for 10 s; killing it" in run.lines
+        assert any("what it had not yet sent is lost; starting it anew" in s for s in run.lines)
         run.wait_for(run.has_learned)
         run.cluster.versions = {**run.cluster.versions, "ray": "2.0"}
         for member in list(run.cluster.members.values()):

@@ -790,6 +790,15 @@ def test_a_damaged_option_of_a_checkpoint_is_one_line(capsys, damage):
     assert "--" + next(iter(damage)).replace("_", "-") in line
 
 
+def test_a_damaged_option_that_is_given_anew_is_not_asked_for():
+    run = build("--hidden-size", "16")
+    Path("trained_models").mkdir()
+    run.args.workers, run.args.gamma = 0, 2.0
+    run.save()
+    args, _ = load_options(["--resume", "--workers", "2", "--gamma", "0.9"])
+    assert (args.workers, args.gamma) == (2, 0.9)
+
+
 @pytest.mark.parametrize(
     "given",
     [
