@@ -147,6 +147,29 @@ def summarize(
     }
 
 
+# What of a summary was found; the rest is how it was asked for.
+FOUND = {
+    "mean", "standard_error", "median", "min", "best", "scores", "lengths", "action_hashes",
+    "versions", "speed",
+}  # fmt: skip
+
+
+def write_summary(path: Path, summary: dict) -> str:
+    """In place of one of the same evaluation; any other is renamed. Returns a line that says so."""
+    text, renamed = json.dumps(summary, indent=2) + "\n", ""
+    if path.exists():
+        try:
+            old, new = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+            same = all(old.get(key) == new[key] for key in new.keys() - FOUND)
+        except (OSError, ValueError, AttributeError):
+            same = False
+        if not same:
+            ((_, aside),) = checkpoint.set_aside([path])
+            renamed = f"{path} of another evaluation is now {aside.name}"
+    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+    return renamed
+
+
 def histogram(scores: Sequence[float]) -> list[str]:
     """Lines of a bar chart of how often which scores occurred, in at most ten rows."""
     low, high = int(min(scores)), int(max(scores))  # Atari's scores are whole numbers
@@ -413,8 +436,8 @@ def evaluate_policy(
         logger.info(line)
     if len(results) < args.num_episodes:
         return 130  # the last complete evaluation's summary stays
-    text = json.dumps(summary, indent=2) + "\n"
-    checkpoint.write_atomically(summary_path, lambda file: file.write(text.encode()))
+    if renamed := write_summary(summary_path, summary):
+        logger.info(renamed)
     if not args.record:
         return 0
     if args.record_game == "best":

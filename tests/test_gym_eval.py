@@ -279,15 +279,54 @@ def test_a_second_evaluation_in_one_process_logs_to_its_own_file_only(models, tm
         assert log.count("game 0,") == 1
 
 
-def test_the_log_is_continued_and_the_summary_replaced(models, tmp_path):
-    for seed in ("1", "2"):
-        options = ("--env", "Pong-v0", "-ne", "1", "-mel", "1", "--seed", seed)
-        assert run(models, tmp_path, *options) == 0
+def test_the_log_is_continued_and_the_summary_of_the_same_evaluation_replaced(models, tmp_path):
+    path = tmp_path / "Pong-v0_eval.json"
+    for _ in range(2):
+        assert run(models, tmp_path, "--env", "Pong-v0", "-ne", "1", "-mel", "1") == 0
+        # As an earlier version might have found it.
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"speed": 0, "versions": {}}))
         own = logging.getLogger("Pong-v0_mon_log")
         for handler in own.handlers[:]:  # as a new process would have none
             own.removeHandler(handler)
-    assert (tmp_path / "Pong-v0_mon_log").read_text().count("game 0,") == 2
-    assert summary(tmp_path)["seed"] == 2
+    log = (tmp_path / "Pong-v0_mon_log").read_text()
+    assert log.count("game 0,") == 2
+    assert "of another evaluation" not in log
+    assert sorted(os.listdir(tmp_path)) == ["Pong-v0_eval.json", "Pong-v0_mon_log"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--seed", "2"), ("-ne", "1"), ("-mel", "3"), ("--stochastic",), ("--max-idle-steps", "2"),
+        ("--epsilon", "0.1"), ("--env-config", "crops.json"), ("--load-model", "other.dat"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_the_summary_of_another_evaluation_is_set_aside(
+    models, played, weights, tmp_path, monkeypatch, capsys, options
+):
+    monkeypatch.chdir(tmp_path)
+    Path("crops.json").write_text('{"Default": {"crop1": 20, "crop2": 30}}')
+    torch.save(weights, "other.dat")
+    folder = () if "--load-model" in options else ("--load-model-dir", str(models))
+    before = json.dumps(played)
+    Path("logs").mkdir()
+    Path("logs/Pong-v0_eval.json").write_text(before)
+    assert gym_eval.main([*folder, *SHORT, *options], StopSignal()) == 0
+    assert Path("logs/Pong-v0_eval.old-1.json").read_text() == before
+    line = "logs/Pong-v0_eval.json of another evaluation is now Pong-v0_eval.old-1.json\n"
+    assert capsys.readouterr().out.count(line) == 1
+    assert summary(Path("logs")) != played
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "{}"])
+def test_what_is_no_summary_is_set_aside_too(tmp_path, text):
+    path = tmp_path / "Pong-v0_eval.json"
+    path.write_text(text)
+    said = gym_eval.write_summary(path, {"seed": 1})
+    assert said == f"{path} of another evaluation is now Pong-v0_eval.old-1.json"
+    assert (tmp_path / "Pong-v0_eval.old-1.json").read_text() == text
+    assert json.loads(path.read_text()) == {"seed": 1}
 
 
 def test_weights_in_the_old_file_format_play_with_a_fresh_normaliser(
