@@ -143,6 +143,7 @@ def summarize(
         "scores": scores,
         "lengths": [result.length for result in sorted(results)],  # agent steps
         "action_hashes": [result.action_hash for result in sorted(results)],  # sha256
+        "cut_by_limit": sum(result.cut for result in results),  # games
         "versions": checkpoint.versions(),
     }
 
@@ -150,7 +151,7 @@ def summarize(
 # What of a summary was found; the rest is how it was asked for.
 FOUND = {
     "mean", "standard_error", "median", "min", "best", "scores", "lengths", "action_hashes",
-    "versions", "speed",
+    "cut_by_limit", "versions", "speed",
 }  # fmt: skip
 
 
@@ -208,6 +209,8 @@ def report(summary: dict, num_episodes: int) -> list[str]:
         + (f", {idle} without a reward" if idle else ""),
         f"{sum(summary['lengths'])} agent steps, {summary['speed']:.0f} steps/s",
     ]
+    if cut := summary["cut_by_limit"]:
+        lines.append(f"{count(cut, 'game')} cut by a limit before the end")
     if error is None and summary["episodes"] > 1:
         lines.append(f"{summary['env']} has no chance in it: all games were one and the same game")
     return lines

@@ -27,7 +27,8 @@ class Game:
     by itself. Otherwise the first game does and the others continue its streams, which saves
     loading the ROM (0.2 s).
 
-    score: sum of raw rewards.  length: agent steps.  over: no game is running.
+    score: sum of raw rewards.  length: agent steps.  over: no game is running.  cut: the last
+    one was cut by a limit.
     """
 
     def __init__(self, env: gym.Env | None, normalizer: Normalizer | None, reseed: bool = True):
@@ -40,6 +41,7 @@ class Game:
         self.score = 0.0
         self.length = 0
         self.over = True
+        self.cut = False
 
     def start(self, seed: np.random.SeedSequence) -> None:
         """Begin a new game whose chance comes from `seed`."""
@@ -60,8 +62,8 @@ class Game:
         self.lives = info.get("lives", 0)
         self.score += float(reward)
         self.length += 1
-        self.over = terminated or truncated
-        return float(reward), terminated, truncated and not terminated
+        self.over, self.cut = terminated or truncated, truncated and not terminated
+        return float(reward), terminated, self.cut
 
     def press_fire(self) -> tuple[float, bool, bool]:
         """Start the ball, if this game wants that: as `act`; nothing happens in other games."""
@@ -234,6 +236,7 @@ class Result(NamedTuple):
     score: float  # raw
     length: int  # agent steps
     action_hash: str  # sha256 of the chosen actions, one byte each
+    cut: bool  # by a limit, before its end
 
 
 def in_order(num_games: int) -> Callable[[Collection[int]], int | None]:
@@ -320,5 +323,5 @@ def play_games(
                     spare.append(game)
                     del playing[p, row]
                     ended = True
-                    yield Result(index, game.score, game.length, digest.hexdigest())
+                    yield Result(index, game.score, game.length, digest.hexdigest(), game.cut)
             on_step(len(playing), sum(player.steps for player in players))

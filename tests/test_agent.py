@@ -80,7 +80,7 @@ def test_an_agents_games_are_those_of_an_evaluation(env_id, frozen, count_lives,
     lost = 0
     for i in (1, 9):
         score, length, actions, lives = play(agent, 3, i)
-        assert (i, score, length, actions) == results[i]
+        assert (i, score, length, actions) == results[i][:4]
         lost += lives
     assert (lost > 0) == ("Breakout" in env_id)
 

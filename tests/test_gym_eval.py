@@ -197,6 +197,10 @@ def test_the_report_names_the_protocol_and_draws_a_histogram(models, tmp_path, c
     assert (found["frame_skip"], found["repeat_action_probability"]) == ([2, 3, 4], 0.25)
     assert sum(map(int, re.findall(r"\| #+ (\d+)\n", output))) == 5
     assert re.search(r"20 agent steps, \d+ steps/s", output)
+    assert found["cut_by_limit"] == 5
+    assert " : 5 games cut by a limit before the end\n" in output
+    ended = gym_eval.report(found | {"cut_by_limit": 0, "speed": 1}, 5)
+    assert not [line for line in ended if "cut by" in line]
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,16 @@ def test_an_end_and_a_time_limit_at_once_are_an_end():
     assert step.cut_value.tolist() == [0.0]
 
 
+def test_a_result_says_whether_a_limit_cut_the_game():
+    last = [Event(truncated=True), Event(terminated=True), Event(terminated=True, truncated=True)]
+    envs = iter([Scripted(Event(), event, fire=False) for event in last])
+    seeds = [seed(i) for i in range(3)]
+    results = play_games(
+        SmallNetwork(3), lambda seed: next(envs), seeds, None, True, side_by_side=3
+    )
+    assert [result.cut for result in sorted(results)] == [True, False, False]
+
+
 def test_the_value_at_a_cut_is_of_the_last_picture_with_the_memory_that_led_there():
     events = [Event(), Event(), Event(truncated=True)]
     player = player_of(Scripted(*events, fire=False), Scripted(*[Event()] * 3, fire=False))
