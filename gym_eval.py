@@ -70,6 +70,12 @@ from utils import EVALUATE, available_cores, count, format_time, game_seed, setu
 
 gc.enable()
 
+PARTS = {  # options that say more about another one, and their defaults
+    "record": {
+        "record_game": "first", "record_from": 0.0, "record_seconds": None, "record_panel": True,
+    },
+    "render": {"render_freq": 1},
+}  # fmt: skip
 SIGN_SECONDS = 30  # without the end of a game, until a line says that games are running
 
 
@@ -267,11 +273,17 @@ def no_bar(*arguments) -> Iterator[Callable[[str], None]]:
 
 
 def check(args: argparse.Namespace) -> tuple[EnvSpec, list[Policy]]:
-    """What the id says, and how to play; fills in the id where none was given.
+    """What the id says, and how to play; fills in the id and PARTS where they were not given.
 
     ValueError: one line about what is wrong with the options.
     """
     policies = options.policies(args)
+    for whole, parts in PARTS.items():
+        for part, default in parts.items():
+            if getattr(args, part) is None:
+                setattr(args, part, default)
+            elif not getattr(args, whole):
+                raise ValueError(f"--{part.replace('_', '-')} goes with --{whole}; give both")
     if args.load_model and args.last:
         raise ValueError("--load-model says which file to play; leave out --last")
     if args.env is None:

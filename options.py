@@ -401,28 +401,28 @@ def build_eval_parser() -> LineParser:
         help="show the games in ale-py's window, one after the other",
     )
     watching.add_argument(
-        "-rf", "--render-freq", type=positive_int, default=1, metavar="N",
-        help="with --render, show every Nth game",
+        "-rf", "--render-freq", type=positive_int, metavar="N",
+        help="with --render, show every Nth game (default: 1)",
     )
     watching.add_argument(
         "--record", type=video_path, metavar="FILE",
         help="write a video of one game, with every emulator frame: .mp4, or .gif with every third",
     )
     watching.add_argument(
-        "--record-game", type=which_game, default="first", metavar="N|first|best",
-        help="which game --record shows; the first is game 0",
+        "--record-game", type=which_game, metavar="N|first|best",
+        help="which game --record shows; the first is game 0 (default: first)",
     )
     watching.add_argument(
-        "--record-from", type=natural_time, default=0, metavar="SECONDS",
-        help="where the video begins, in seconds of this game at 60 frames each",
+        "--record-from", type=natural_time, metavar="SECONDS",
+        help="where the video begins, in seconds of this game at 60 frames each (default: 0)",
     )
     watching.add_argument(
         "--record-seconds", type=positive_time, metavar="SECONDS",
         help="how much of the game the video shows (default: all the rest)",
     )
     add_truth(
-        watching, "--record-panel", default=True,
-        help="show beside the game what the network sees, its policy and its value",
+        watching, "--record-panel", default=None,
+        help="show beside the game what the network sees, its policy and its value (default: True)",
     )
     return parser
 

@@ -667,6 +667,11 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--epsilon", "0"], "'0' is not a number above 0"),
         (["--epsilon", "1.5"], "'1.5' is not a number above 0"),
         (["--greedy", "--stochastic", "--record", "a.gif"], "of one policy"),
+        (["--record-game", "0"], "--record-game goes with --record; give both"),
+        (["--record-from", "0"], "--record-from goes with --record; give both"),
+        (["--record-seconds", "5"], "--record-seconds goes with --record; give both"),
+        (["--record-panel", "False"], "--record-panel goes with --record; give both"),
+        (["--render-freq", "1", "--render", "False"], "--render-freq goes with --render;"),
         (["--published"], "not allowed with"),  # a folder is named
         (["--load-model", "Pong-v0.dat"], "not allowed with"),
         (["--no-such-option"], "--no-such-option"),
