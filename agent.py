@@ -30,6 +30,7 @@ from environment import (
     file_name,
     game_config,
     idle_limit,
+    known_env_ids,
     make_env,
     parse_env_id,
     read_config,
@@ -54,8 +55,10 @@ class Agent:
     greedy: take the most probable action, instead of drawing one from the policy.
     description: what ENV.json says of the weights, if anything does.
     plain: compute in plain PyTorch, several times slower.
+    path: the file of the weights; load() knows it.
 
     epsilon: share of greedy actions that any one at random stands in place of; 0 until you set it.
+        ValueError: it is not in [0, 1].
     actions: names of the actions, in the order of their numbers.
     game_config: the crops and FIRE that it plays with.
     policy: (actions,) probabilities for the observation of the last act(); None if that was FIRE,
@@ -73,10 +76,11 @@ class Agent:
         greedy: bool,
         description: dict | None = None,
         plain: bool = False,
+        path: Path | None = None,
     ):
         self.model, self.make_env, self.normalizer = model, make_env, normalizer
         self.count_lives, self.greedy, self.epsilon = count_lives, greedy, 0.0
-        self.description = description or {}
+        self.description, self.path = description or {}, path
         with kernels.announced(say):
             self.slow_because = "" if plain else why_plain(model)
         self.plain = plain or bool(self.slow_because)
@@ -106,7 +110,8 @@ class Agent:
     ) -> "Agent":
         """The agent of a file of weights, .dat or .ckpt, or of an environment id.
 
-        source: for an id, its own weights in trained_models/ if there are any, else the published.
+        source: for an id, its own weights in trained_models/ if there are any, else the published;
+            the agent's `path` says which.
         env_id: the game to play; None: that of the training.
         env_config: crop table; None: crops and FIRE are those of the training, and where its
             description does not say them, those of config.json.
@@ -122,6 +127,11 @@ class Agent:
         if isinstance(source, Path) or source.endswith((".dat", ".ckpt")):
             path = Path(source)
         else:
+            file = Path(source.removeprefix("ALE/"))  # of an id, its name alone
+            if source not in known_env_ids() and (
+                len(file.parts) > 1 or file.suffix or Path(source).exists()
+            ):
+                raise ValueError(f"{source}: weights are a .dat or .ckpt file")
             name = file_name(parse_env_id(source).env_id)
             path, env_id = checkpoint.find_model(None, name), env_id or source
         state_dict, description = checkpoint.load_any(path)
@@ -145,7 +155,17 @@ class Agent:
         make = functools.partial(make, max_idle_steps=idle)
         model = build_model(path, state_dict, description, actions, hidden_size)
         count_lives = trained.get("count_lives", True)
-        return cls(model, make, normalizer, count_lives, greedy, description, plain)
+        return cls(model, make, normalizer, count_lives, greedy, description, plain, path)
+
+    @property
+    def epsilon(self) -> float:
+        return self._epsilon
+
+    @epsilon.setter
+    def epsilon(self, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"epsilon is a share from 0 to 1, not {share}")
+        self._epsilon = share
 
     def reset(self, seed: int = 1, game: int = 0) -> int:
         """Begin a new game: game `game` of `gym_eval.py --seed seed`.
@@ -164,6 +184,8 @@ class Agent:
 
     def act(self, obs: np.ndarray, info: dict) -> int:
         """The action for what the environment's reset or step has just returned.
+
+        It begins no new game by itself: each reset of the environment needs reset() here, too.
 
         obs: uint8, (80, 80) of make_env's environments, or ale-py's whole screen, (height, 160)
             grey or (height, 160, 3) colour. ValueError for any other.
@@ -234,7 +256,7 @@ def build_model(
     _, found_size = matrices.get("lstm.weight_hh", (None, hidden_size))
     found_size = (description or {}).get("hidden_size") or found_size
     if hidden_size not in (None, found_size):
-        raise ValueError(f"{path}: has {found_size} LSTM units, not --hidden-size {hidden_size}")
+        raise ValueError(f"{path}: has {found_size} LSTM units, not the {hidden_size} asked for")
     model = make_model(len(actions), *([found_size] if found_size else []))
     checkpoint.load_weights(path, model, state_dict)
     return model.eval()

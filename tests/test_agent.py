@@ -151,6 +151,7 @@ def test_an_id_finds_the_weights_of_a_run_before_the_published_ones(tmp_path, mo
         path.with_suffix(".json").write_text(text.replace("{", policy, 1))
         agent = Agent.load("ALE/Pong-v5")
         assert (agent.greedy, agent.make_env.args[0]) == (greedy, "ALE/Pong-v5")
+        assert agent.path.resolve() == path
 
 
 def test_loading_a_file_takes_what_its_description_says(tmp_path):
@@ -170,6 +171,35 @@ def test_an_id_without_weights_or_without_a_game_is_one_line(tmp_path, monkeypat
         Agent.load("Tennis-v0")
     with pytest.raises(ValueError, match="the nearest known are Pong-v0"):
         Agent.load("Png-v0")
+
+
+def test_a_path_that_is_no_file_of_weights_is_no_unknown_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    for source in ("published/Pong-v0", "folder", "Pong-v0.json", "model.pth", "ALE/Pong-v5.json"):
+        with pytest.raises(ValueError, match=f"^{source}: weights are a .dat or .ckpt file$"):
+            Agent.load(source)
+    Path("Pong-v0").mkdir()  # an id is an id
+    monkeypatch.setattr(checkpoint, "PUBLISHED", tmp_path)
+    for source in ("Pong-v0", "ALE/Pong-v5"):
+        with pytest.raises(ValueError, match="no weights of"):
+            Agent.load(source)
+    with pytest.raises(ValueError, match="the nearest known are ALE/Pong-v5"):
+        Agent.load("ALE/Png-v5")
+
+
+def test_another_size_than_that_of_the_weights_is_refused_in_words_of_this_interface(tmp_path):
+    path = save(tmp_path, "Pong-v0", lively_weights(6))
+    with pytest.raises(ValueError, match=r"has 32 LSTM units, not the 5 asked for$"):
+        Agent.load(path, hidden_size=5)
+
+
+@pytest.mark.parametrize("share", [2, -0.1, float("nan")])
+def test_an_epsilon_that_is_no_share_is_refused(share):
+    agent = lively_agent("Pong-v0")
+    with pytest.raises(ValueError, match=f"^epsilon is a share from 0 to 1, not {share}$"):
+        agent.epsilon = share
+    assert agent.epsilon == 0.0
 
 
 def readme_block() -> str:

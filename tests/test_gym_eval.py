@@ -643,7 +643,7 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--env", "Pogn-v0"], "'Pong-v0"),
         (["--env", "Pong-ram-v0"], "has no screen"),
         (["--env", "Combat-v0"], "several players"),
-        (["--env", "Pong-v0", "--hidden-size", "512"], "has 32 LSTM units, not --hidden-size 512"),
+        (["--env", "Pong-v0", "--hidden-size", "512"], "has 32 LSTM units, not the 512 asked for"),
         (["--env-config", "nowhere.json"], "nowhere.json"),
         (["--num-episodes", "0"], "--num-episodes"),
         (["--num-episodes", "-5"], "--num-episodes"),
