@@ -484,6 +484,7 @@ def record(
         should_stop=lambda: stop_signal.received,
     )
     if recorded is None:
+        logger.info(f"interrupted: {args.record} was not written")
         return 130
     score, length, frames = recorded
     logger.info(

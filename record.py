@@ -19,6 +19,7 @@ SCALE = 2  # of the screen
 PANEL_WIDTH = 400
 NAME_WIDTH = 78  # of an action
 PICTURE_SCALE = 3  # of the network's 80x80 picture
+FONT = cv2.FONT_HERSHEY_PLAIN, 0.8  # plain: few colours
 CURVE_STEPS = 300  # agent steps in the curve of the value
 COLOURS = 255  # of a GIF; one more is transparent
 GREY_LEVELS = 64  # of that picture: with the screen's colours it must fit into those
@@ -77,15 +78,19 @@ class Video:
         elif (self.frames - 1) % GIF_STRIDE == 0:
             self.pictures.append(zlib.compress(self.palette.index(picture), level=1))
 
-    def close(self) -> None:
+    def close(self, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Whether the file is written, and not stopped before."""
         shape = self.stream.height, self.stream.width
         for packed in self.pictures:
+            if should_stop():
+                return False
             index = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
             frame = self.av.VideoFrame.from_ndarray((index, self.palette.colours), format="pal8")
             self.container.mux(self.stream.encode(frame))
         self.container.mux(self.stream.encode())
         self.container.close()
         os.replace(self.aside, self.path)
+        return True
 
     def discard(self) -> None:
         try:
@@ -172,7 +177,7 @@ class Mind:
 
 
 def write(panel: np.ndarray, text: str, x: int, y: int) -> None:
-    cv2.putText(panel, text, (x, y), cv2.FONT_HERSHEY_PLAIN, 0.8, TEXT, 1)  # plain: few colours
+    cv2.putText(panel, text, (x, y), *FONT, TEXT, 1)
 
 
 def record_game(
@@ -228,7 +233,6 @@ def record_game(
                 f"game {index} ends after {frames / EMULATOR_RATE:.1f} seconds: nothing to record "
                 f"from second {start:g} on"
             )
-        video.close()
-        return score, steps, video.frames
+        return (score, steps, video.frames) if video.close(should_stop) else None
     finally:
         video.discard()

@@ -187,21 +187,25 @@ def test_a_gif_leaves_out_what_has_not_changed(tmp_path):
     assert sizes[1] < 1.2 * sizes[0]
 
 
-def test_an_interrupted_recording_leaves_no_file(models, tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", ["add", "close"])
+def test_an_interrupted_recording_leaves_no_file_and_says_so(
+    models, tmp_path, monkeypatch, capsys, part
+):
     stop = StopSignal()
-    add = record.Video.add
+    call = getattr(record.Video, part)
 
-    def add_and_stop(self, picture):
-        add(self, picture)
+    def call_and_stop(self, *arguments):
         stop.received = True
+        return call(self, *arguments)
 
-    monkeypatch.setattr(record.Video, "add", add_and_stop)
+    monkeypatch.setattr(record.Video, part, call_and_stop)
     path = tmp_path / "a.gif"
     path.write_text("of an earlier recording")
     argv = ["-lmd", str(models), "-lgd", str(tmp_path / "logs"), "-ne", "1", "-mel", "20"]
     assert gym_eval.main([*argv, "--record", str(path)], stop) == 130
     assert path.read_text() == "of an earlier recording"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "logs"]
+    assert capsys.readouterr().out.endswith(f" : interrupted: {path} was not written\n")
 
 
 @pytest.mark.parametrize(("name", "message"), [("a.avi", ".mp4"), ("no/a.mp4", "no folder")])
@@ -297,7 +301,7 @@ def test_every_game_has_room_for_its_actions(monkeypatch):
     rows = []
 
     def write(panel, text, x, y):
-        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_PLAIN, 0.8, 1)
+        (width, height), _ = cv2.getTextSize(text, *record.FONT, 1)
         if text.upper() in names:
             assert width <= record.NAME_WIDTH
             rows.append((y - height, y))  # without what reaches below the line
