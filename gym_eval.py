@@ -7,7 +7,7 @@ error. Game i draws its chance from (seed, i), so anybody gets the same scores f
 from stopping import StopSignal
 
 if __name__ == "__main__":
-    stop_signal = StopSignal().install()  # the imports take seconds
+    stop_signal = StopSignal(at_once=True, code=130).install()  # the imports take seconds
 
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
 import atexit
@@ -357,6 +357,7 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
     # With a description it is that of what was loaded, even if a run has replaced the file since.
     sha256 = agent.description.get("sha256") or hashlib.sha256(path.read_bytes()).hexdigest()
 
+    stop_signal.at_once = False  # from now on the games ask for it
     os.makedirs(args.log_dir, exist_ok=True)
     console = Console()
     log = Path(args.log_dir, f"{name}_mon_log")

@@ -28,13 +28,13 @@ class StopSignal:
     Installed explicitly, because the background jobs of a shell script start with SIGINT ignored.
     A hang-up stops too, unless it was ignored when the program started (nohup).
 
-    at_once: the first one ends the program, too, with a line and exit code 0; as long as there is
-    nothing to save.
+    at_once: the first one ends the program, too, with a line and this exit code; as long as there
+    is nothing to save.
     """
 
-    def __init__(self, at_once: bool = False) -> None:
+    def __init__(self, at_once: bool = False, code: int = 0) -> None:
         self.received = False
-        self.at_once = at_once
+        self.at_once, self.code = at_once, code
         self.first = 0.0  # when
         self.children: Sequence = ()  # processes that a second Ctrl-C ends
         self.on_stop: Callable[[], None] | None = None  # what the first one does as well
@@ -53,7 +53,7 @@ class StopSignal:
         now = time.monotonic()
         if self.at_once:
             os.write(2, b"stopped before anything had begun\n")
-            os._exit(0)  # an exception in the middle of loading a C++ library would abort
+            os._exit(self.code)  # an exception in the middle of loading a C++ library would abort
         if not self.received:
             self.received, self.first = True, now
             if self.on_stop:

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -356,6 +357,44 @@ def test_a_stop_in_the_middle_leaves_the_last_complete_summary(models, tmp_path,
     assert gym_eval.main(command_line(models, tmp_path, *SHORT), stopped) == 130
     assert (tmp_path / "Pong-v0_eval.json").read_bytes() == before
     assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_while_it_loads_ends_it_at_once_and_leaves_nothing(models, tmp_path):
+    """The loading takes for ever here."""
+    code = (
+        "import agent, runpy, sys, time\n"
+        "def load(*args, **options): print('loading', flush=True); time.sleep(100)\n"
+        "agent.Agent.load = load\n"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    script = (str(PROJECT / "gym_eval.py"), *command_line(models, tmp_path / "logs", *SHORT))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *script],
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "loading\n"
+            process.send_signal(signal.SIGINT)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert error == "stopped before anything had begun\n"
+    assert not os.listdir(tmp_path)
+
+
+def test_ctrl_c_is_left_to_the_games_once_they_begin(models, tmp_path, monkeypatch):
+    stop, play = StopSignal(at_once=True), gym_eval.play_in_processes
+
+    def play_and_stop(*arguments, **options):
+        stop._handle(signal.SIGINT, None)
+        return play(*arguments, **options)
+
+    monkeypatch.setattr(gym_eval, "play_in_processes", play_and_stop)
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("ended at once"))
+    assert gym_eval.main(command_line(models, tmp_path, *SHORT), stop) == 130
+    log = (tmp_path / "Pong-v0_mon_log").read_text()
+    assert log.endswith(" : interrupted before any game was over\n")
 
 
 # ---------------------------------------------------------------------------------------------
