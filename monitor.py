@@ -175,7 +175,7 @@ class TensorBoard:
         self.session = next(s for s in sessions if not any(s.glob("events.*")))
         self.make_writer = lambda: SummaryWriter(str(self.session))
         self.writer = self.make_writer()
-        self.has_graph = False
+        self.has_options = self.has_graph = False
         self.unwritten: list[tuple[int, dict[str, float]]] = []  # points, see Curves
 
     def update(self, last: bool = False) -> None:
@@ -201,10 +201,14 @@ class TensorBoard:
             raise
 
     def _write(self, last: bool) -> None:
+        if not self.has_options:
+            cells = [(name, str(value).replace("|", "\\|")) for name, value in self.config.items()]
+            rows = [f"| {name} | {value} |" for name, value in (("option", "value"), *cells)]
+            self.writer.add_text("options", "\n".join([rows[0], "|---|---|", *rows[1:]]))
+            self.writer.flush()
+            self.has_options = True
         if not self.has_graph:
             self.has_graph = True
-            rows = [f"| {name} | {value} |" for name, value in self.config.items()]
-            self.writer.add_text("options", "\n".join(["| option | value |", "|---|---|", *rows]))
             state = torch.zeros(1, self.model.hidden_size)
             inputs = [(torch.zeros(1, 1, 80, 80), (state, state))]
             # Traced here, because add_graph checks what it traces, and for that loads 500 modules.

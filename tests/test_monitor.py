@@ -16,6 +16,7 @@ import torch
 from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import checkpoint
 import gym_eval
 import main
 import messages
@@ -26,10 +27,9 @@ from hogwild import (
 )
 from model import A3Clstm, flatten_parameters
 from monitor import SAME_STEPS, Figures, SamePolicy, Snapshot, TensorBoard, Window
+from run import Run, load_options
 from shared_optim import SharedAdam
 from stopping import StopSignal
-
-CONFIG = {"lr": "3e-4@0,3e-5@10M", "workers": 2, "command": "python main.py"}
 
 
 def make_server(first_step: int = 0) -> tuple[Hogwild, A3Clstm, torch.Tensor]:
@@ -139,7 +139,7 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
     for first_step, evaluations in ((0, 5), (300, 0), (300, 1)):
         server, model, weights = make_server(first_step)
-        board = TensorBoard(tmp_path / "Pong-v0", server, model, weights, CONFIG)
+        board = TensorBoard(tmp_path / "Pong-v0", server, model, weights, {})
         for i in range(1, 6):
             server.report(0, steps=100, updates=2, games=1, value=i, score=first_step + i)
             if i <= evaluations:
@@ -169,21 +169,33 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
         name.replace(".", "/") for name, _ in model.named_parameters()
     }
     assert events.Tags()["graph"]
-    [options] = events.Tensors("options/text_summary")
-    assert options.tensor_proto.string_val[0].decode() == (
-        "| option | value |\n|---|---|\n| lr | 3e-4@0,3e-5@10M |\n| workers | 2 |\n"
-        "| command | python main.py |"
-    )
 
 
 def test_the_last_update_leaves_nothing_out(tmp_path):
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
+    board = TensorBoard(tmp_path, server, model, weights, {})
     server.report(0, steps=100, updates=1, entropy=1.25, learning_rate=0.5)
     board.update(last=True)  # TENSORBOARD_SECONDS are not over
     for name, value in (("policy/entropy", 1.25), ("gradient/learning rate", 0.5)):
         (event,) = read_events(tmp_path).Scalars(name)
         assert (event.step, event.value) == (100, value)
+
+
+def test_the_options_of_each_session_are_a_table_in_tensorboard(tmp_path):
+    run = Run(*load_options([
+        "--env", "Pong-v0", "--hidden-size", "8", "--gamma", "0.75", "--tensorboard-logger",
+        "--save-model-dir", str(tmp_path), "--log-dir", str(tmp_path),
+    ]))  # fmt: skip
+    run.description["command"] = "python main.py | tee log"
+    for _ in range(2):
+        board = run.makers["TensorBoard"]()
+        board.update(last=True)
+        (event,) = read_events(board.session).Tensors("options/text_summary")
+        lines = event.tensor_proto.string_val[0].decode().splitlines()
+        assert lines[:2] == ["| option | value |", "|---|---|"]
+        assert {"| env | Pong-v0 |", "| gamma | 0.75 |"} < set(lines)
+        assert "| command | python main.py \\| tee log |" in lines
+        assert f"'suite': '{checkpoint.commit()}'" in lines[-1]
 
 
 @contextlib.contextmanager
@@ -201,7 +213,7 @@ def full_disk():
 def test_a_full_disk_costs_the_curves_no_point_and_gets_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
+    board = TensorBoard(tmp_path, server, model, weights, {})
     expected = []
     for i in range(1, 7):
         server.report(0, steps=100, updates=1, value=i)
@@ -223,7 +235,7 @@ def test_a_full_disk_costs_the_curves_no_point_and_gets_one_file(tmp_path, monke
 def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, monkeypatch, method):
     monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
+    board = TensorBoard(tmp_path, server, model, weights, {})
 
     def fail(*arguments):
         raise OSError(28, "No space left on device")
@@ -243,7 +255,7 @@ def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, mon
 
 def test_histograms_are_of_the_newest_weights(tmp_path):
     server, model, weights = make_server()
-    board = TensorBoard(tmp_path, server, model, weights, CONFIG)
+    board = TensorBoard(tmp_path, server, model, weights, {})
     with torch.no_grad():
         server.parameter.fill_(3.0)
     server.count_evaluation(0, 0.0)
