@@ -175,7 +175,8 @@ class TensorBoard:
         self.session = next(s for s in sessions if not any(s.glob("events.*")))
         self.make_writer = lambda: SummaryWriter(str(self.session))
         self.writer = self.make_writer()
-        self.has_options = self.has_graph = False
+        self.described = None  # the writer that has the options
+        self.has_graph = False
         self.unwritten: list[tuple[int, dict[str, float]]] = []  # points, see Curves
 
     def update(self, last: bool = False) -> None:
@@ -201,12 +202,11 @@ class TensorBoard:
             raise
 
     def _write(self, last: bool) -> None:
-        if not self.has_options:
+        if self.described is not self.writer:
+            self.described = self.writer
             cells = [(name, str(value).replace("|", "\\|")) for name, value in self.config.items()]
             rows = [f"| {name} | {value} |" for name, value in (("option", "value"), *cells)]
             self.writer.add_text("options", "\n".join([rows[0], "|---|---|", *rows[1:]]))
-            self.writer.flush()
-            self.has_options = True
         if not self.has_graph:
             self.has_graph = True
             state = torch.zeros(1, self.model.hidden_size)

@@ -226,4 +226,5 @@ def test_the_block_of_the_readme_plays_the_game_that_it_names(monkeypatch, capsy
         agent.count_lives,
         agent.greedy,
     )
-    assert capsys.readouterr().out == f"{result.score} {agent.policy} {agent.value}\n"
+    said = f"{agent.path} {result.score} {agent.policy} {agent.value}\n"
+    assert capsys.readouterr().out == said
