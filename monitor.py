@@ -96,7 +96,7 @@ class SamePolicy:
 
 
 class Window:
-    """The figures of the last `seconds`, however often they are read."""
+    """The figures of the last `seconds`, however often they are read; without the start-up."""
 
     def __init__(self, server: Hogwild, seconds: float):
         self.server = server
@@ -105,6 +105,8 @@ class Window:
 
     def read(self) -> Figures:
         now = Snapshot.of(self.server)
+        if not now.totals["steps"]:
+            self.snapshots.clear()
         self.snapshots.append(now)
         while now.second - self.snapshots[0].second > self.seconds and len(self.snapshots) > 2:
             self.snapshots.popleft()

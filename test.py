@@ -43,10 +43,10 @@ def test(
     except OSError as error:
         logger.error(f"cannot read the scores so far: {error}; the reward mean begins anew")
         scores = []
-    last_steps, last_seconds = server.steps, server.seconds
     while not server.stopped and not server.has_learned:
         server.beat()
         time.sleep(0.05)  # nothing has been learned yet
+    last_steps, last_seconds = server.steps, server.seconds
 
     def should_stop() -> bool:
         server.beat()

@@ -884,6 +884,21 @@ def test_the_log_has_a_line_per_evaluation_with_the_mean_over_all_games(tmp_path
     assert float(lines[1][6]) == 0
 
 
+def test_the_time_until_the_first_update_slows_no_evaluation(tmp_path, monkeypatch):
+    run = Evaluations(tmp_path, same_scores(3))
+    run.server.figures["updates"].zero_()
+
+    def begin(seconds: float) -> None:
+        run.server.started -= 3600
+        run.server.figures["updates"][1] = 1
+
+    monkeypatch.setattr(test_module.time, "sleep", begin)
+    run.during = lambda game, time: run.server.figures["steps"].fill_(50)
+    run.play()
+    (speed,) = re.findall(r"(\d+\.\d) steps/s", run.log()[0])
+    assert float(speed) > 1  # 100 steps in less than a minute
+
+
 @pytest.mark.parametrize("unreadable", [b"\xff\xfe\x00", b"\xff\r\n", None])
 def test_an_evaluation_is_played_and_saved_whatever_the_csv_holds(tmp_path, unreadable):
     run = Evaluations(tmp_path, same_scores(3))

@@ -72,6 +72,18 @@ def test_a_window_forgets_what_is_older(monkeypatch):
     assert figures.speed == pytest.approx(5)
 
 
+def test_the_time_until_the_first_step_slows_no_speed(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: clock[0])
+    server, _, _ = make_server(first_step=7000)
+    window = Window(server, seconds=30)
+    for second in range(1, 21):
+        clock[0] = float(second)
+        server.report(0, steps=100 if second > 15 else 0)
+        figures = window.read()
+    assert figures.speed == pytest.approx(100)
+
+
 @pytest.mark.parametrize(
     ("deviation", "cell", "is_dead"),
     [(5e-5, 0.5, True), (1e-3, 5.0, False), (1e-3, 15.0, True), (2e-2, 15.0, False)],
