@@ -456,6 +456,11 @@ class Run:
                 self.set_aside = checkpoint.set_aside([path for path in paths if path.exists()])
             return
         self.set_aside = checkpoint.set_aside(self.files.existing())
+        try:
+            open(self.files.log, "ab").close()  # likewise
+        except OSError:
+            self.undo_prepare_files()
+            raise
 
     def undo_prepare_files(self) -> None:
         """Remove this run's files and give those of an earlier run their names back."""

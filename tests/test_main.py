@@ -519,6 +519,22 @@ def test_an_error_before_the_run_begins_leaves_all_files_as_they_were(
     assert begun == (csvs if resume and fails == "to prepare the files" else [])
 
 
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_log_that_cannot_be_opened_is_one_line_and_leaves_all_files_as_they_were(
+    trained, monkeypatch, capsys, resume
+):
+    monkeypatch.chdir(trained)
+    log = Path("logs/Pong-v0_log")
+    log.unlink()
+    log.symlink_to("gone/Pong-v0_log")  # on a disk that is not there
+    before = {path: path.read_bytes() for path in trained.rglob("Pong*") if path.is_file()}
+    assert main.main([*SMALL, *resume, "--max-steps", "9000"], StopSignal()) == 2
+    error = "[Errno 2] No such file or directory: 'logs/Pong-v0_log'"
+    assert capsys.readouterr().err == f"main.py: error: {error}\n"
+    after = {path: path.read_bytes() for path in trained.rglob("Pong*") if path.is_file()}
+    assert after == before
+
+
 def test_a_resumed_run_with_less_than_a_rollout_left_comes_to_its_end(
     trained, monkeypatch, capsys
 ):
