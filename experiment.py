@@ -259,8 +259,11 @@ class Driver:
         elif self.stop_signal.received:
             at = saved["steps"] if saved else 0
             self.say(f"{one.member} stopped at agent step {at}")
-        else:
+        elif saved:
             self._fail(one.member, "was stopped by somebody else")
+        else:
+            few = f"--max-steps {self.experiment.max_steps} may be too few for a rollout"
+            self._fail(one.member, f"stopped before anything was learned; {few}")
 
     def _finish(self, member: Member, saved: dict) -> None:
         member.steps, member.seconds = saved["steps"], round(saved["seconds"], 1)

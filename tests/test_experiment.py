@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -270,6 +271,16 @@ def test_a_finished_run_needs_its_checkpoint_no_more(tmp_path):
     Experiment(tmp_path, 10, [Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)]).write()
     assert experiment.main(["--folder", str(tmp_path), *STEPS, "--seeds", "1"], StopSignal()) == 0
     assert json.loads(Experiment.path(tmp_path).read_text())["runs"][0]["commits"] == ["abc"]
+
+
+def test_a_run_shorter_than_a_rollout_is_not_said_to_be_stopped_by_somebody(tmp_path, capsys):
+    member = Member("Pong-v0", "base", 1, [])
+    driver = experiment.Driver(Experiment(tmp_path, 100, [member]), 1, StopSignal(), quiet=True)
+    # As main.py ends then, and leaves no file.
+    driver._ended(SimpleNamespace(member=member, process=SimpleNamespace(returncode=0)))
+    error = capsys.readouterr().err
+    assert "before anything was learned" in error
+    assert "--max-steps 100" in error
 
 
 def test_a_damaged_checkpoint_fails_its_run_in_one_line_that_names_a_way_out(tmp_path, capsys):
