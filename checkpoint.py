@@ -361,7 +361,11 @@ def _check_state_dict(path: Path, state_dict: dict) -> None:
     for name, tensor in state_dict.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{path}: {name!r} is not a tensor; this is no state dict")
-        if not tensor.isfinite().all():
+        try:
+            finite = bool(tensor.float().isfinite().all())  # as the network will have it
+        except RuntimeError:  # sparse, quantized or without content
+            raise ValueError(f"{path}: {name} is no tensor of plain numbers") from None
+        if not finite:
             raise ValueError(f"{path}: {name} holds values that are not finite")
 
 
@@ -463,7 +467,7 @@ def normalizer_state(path: Path, content: dict) -> list[float]:
 
 def load_weights(path: Path, model: nn.Module, state_dict: dict[str, Tensor]) -> None:
     """Put weights from the file `path` into the model. ValueError: one line if they do not fit."""
-    if unknown := sorted(state_dict.keys() - model.state_dict().keys()):
+    if unknown := sorted(map(str, state_dict.keys() - model.state_dict().keys())):
         raise ValueError(f"{path}: the network has no {unknown[0]}")
     for name, tensor in model.state_dict().items():
         if name not in state_dict or state_dict[name].shape != tensor.shape:

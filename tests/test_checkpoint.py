@@ -214,6 +214,24 @@ def test_weights_with_something_more_are_refused(tmp_path):
     weights = model.state_dict() | {"extra.weight": torch.ones(2)}
     with pytest.raises(ValueError, match=r"^a: the network has no extra\.weight$"):
         checkpoint.load_weights(Path("a"), model, weights)
+    with pytest.raises(ValueError, match=r"^a: the network has no 3$"):
+        checkpoint.load_weights(Path("a"), model, weights | {3: torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (torch.ones(2).to_sparse(), "is no tensor of plain numbers"),
+        (torch.ones(2, device="meta"), "is no tensor of plain numbers"),
+        (torch.full((2,), 1e300, dtype=torch.float64), "holds values that are not finite"),
+    ],
+    ids=["sparse", "meta", "too large for float32"],
+)
+def test_tensors_that_the_network_cannot_have_are_refused_with_one_line(tmp_path, tensor, reason):
+    path = tmp_path / "Pong-v0.dat"
+    torch.save({"critic_linear.bias": tensor}, path)
+    with pytest.raises(ValueError, match=rf"^\S+Pong-v0\.dat: critic_linear\.bias {reason}$"):
+        checkpoint.load_model(path)
 
 
 def test_a_description_that_is_not_json_is_one_line(tmp_path):
