@@ -36,8 +36,7 @@ def beginning(run: Run) -> list[str]:
         games = workers * args.envs_per_worker
         lines.append(
             f"{workers} workers are more than {cores} cores: faster with as many games is "
-            f"python main.py --env {args.env} --workers {cores} "
-            f"--envs-per-worker {-(-games // cores)}"
+            f"--workers {cores} --envs-per-worker {-(-games // cores)}"
         )
     return lines
 

@@ -233,6 +233,19 @@ def test_the_memory_is_that_of_the_longest_rollouts(monkeypatch):
     assert too_little_memory(args)
 
 
+def test_more_workers_than_cores_are_told_what_is_faster_and_no_command_that_begins_anew(
+    trained, monkeypatch
+):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr("messages.available_cores", lambda: 2)
+    options = ["--resume", "--max-steps", "9000", "--workers", "5"]
+    hint = messages.beginning(Run(*load_options(options)))[-1]
+    assert hint == (
+        "5 workers are more than 2 cores: faster with as many games is --workers 2 "
+        "--envs-per-worker 3"
+    )
+
+
 def test_training_time_begins_when_the_processes_start(tmp_path, monkeypatch):
     runs = []
 
