@@ -439,7 +439,13 @@ def _load_checkpoint(path: Path) -> tuple[dict, str]:
         raise ValueError(f"{path}: its 'steps' or 'seconds' are not those of a run")
     if not all(map(_is_row, content.get("unwritten", ()))):
         raise ValueError(f"{path}: its 'unwritten' are not games of a CSV")
-    actions = (content.get("description") or {}).get("actions", [])
+    folders = [content["args"].get(key, "") for key in ("save_model_dir", "log_dir")]
+    if not all(isinstance(folder, str) for folder in folders):
+        raise ValueError(f"{path}: its 'args' have a folder that is no name")
+    description = content.get("description") or {}
+    if not isinstance(description.get("game_config", {}), dict):
+        raise ValueError(f"{path}: its 'description' has a 'game_config' that is no table")
+    actions = description.get("actions", [])
     if not isinstance(actions, list) or not all(isinstance(name, str) for name in actions):
         raise ValueError(f"{path}: its 'description' has 'actions' that are no names")
     _check_state_dict(path, content["model"])

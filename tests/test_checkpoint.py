@@ -320,7 +320,8 @@ def test_a_checkpoint_of_something_else_is_one_line(tmp_path):
             checkpoint.load_checkpoint(path)
     for key, wrong in {
         "unwritten": [None, [1], [(1.0, 2, 3.0)], [(1.0, 2, "3", 4)], [(1.0, 2, math.nan, 4)]],
-        "description": [[1], {"actions": None}, {"actions": [1]}],
+        "description": [[1], {"actions": None}, {"actions": [1]}, {"game_config": None}],
+        "args": [{"save_model_dir": None}, {"log_dir": 5}],
         "loaded": [1],
         "record_id": [torch.zeros(2)],
         "steps": [-1],
