@@ -558,10 +558,10 @@ def read_recipes(path: Path | str) -> dict[str, dict[str, Any]]:
 def _check_table(path, name: str, table: dict, options: dict[str, argparse.Action]) -> dict:
     """The values of a table of a recipe file, as the command line would give them."""
     where, values = f"{path}: [{name}]", {}
-    kind, _, game = name.partition(".")
+    kind, dot, game = name.partition(".")
     if kind not in TABLES:
         raise ValueError(f"{where}: no table of a recipe; the nearest is {_nearest(kind, TABLES)}")
-    if game:
+    if dot:
         if kind not in WITH_GAMES:
             raise ValueError(f"{where}: games have their tables in {' and '.join(WITH_GAMES)}")
         ids = known_env_ids()
@@ -573,7 +573,7 @@ def _check_table(path, name: str, table: dict, options: dict[str, argparse.Actio
             near = difflib.get_close_matches(key, options, n=1)
             hint = f"; the nearest is {near[0]}" if near else ""
             raise ValueError(f"{where} {key}: no option of a recipe{hint}")
-        if key == "optimizer" and name in OPTIMIZERS:
+        if (key == "optimizer" and name in OPTIMIZERS) or (key, name) == ("adam_eps", "RMSprop"):
             raise ValueError(f"{where} {key}: this table is for {name}")
         try:
             values[key] = _option_value(options[key], value)

@@ -212,6 +212,7 @@ def test_a_checkpoint_from_before_schedules_goes_on_with_its_numbers():
         ("one_game", "optimizer = 'SGD'", "optimizer", "'SGD' is not one of Adam, RMSprop"),
         ("one_game", "optimizer = 3", "optimizer", "3 is of the wrong type"),
         ("Adam", "optimizer = 'RMSprop'", "optimizer", "this table is for Adam"),
+        ("RMSprop", "adam_eps = 1e-3", "adam_eps", "this table is for RMSprop"),
         ("one_game", "max_steps = 'never'", "max_steps", "'never' is not a whole number above 0"),
         ("one_game", "distributed_step_size = 5", "distributed_step_size", "5 is not a list"),
         ("one_game", "distributed_step_size = [0]", "distributed_step_size", "'0' is not a whole "),
@@ -235,6 +236,7 @@ def test_a_wrong_recipe_is_one_line_with_file_table_and_key(table, content, key,
         ("[every_run]\nlr = 1\nlr = 2", "recipe.toml is not TOML: "),
         ("lr = 1e-3", "recipe.toml: lr: is in no table"),
         ("[[several_games]]\nlr = 1", "recipe.toml: several_games: is in no table"),
+        ("[several_games.'']\nlr = 1", "recipe.toml: [several_games.]: no game and no id"),
     ],
 )
 def test_a_recipe_that_holds_something_else_is_one_line(content, line):
