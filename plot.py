@@ -275,7 +275,9 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
         if any((run.training[:, 3] > 1).any() for run in runs):
             label += " or more"  # the file has means over groups of them
         legend.append(Line2D([], [], color=grey, linestyle=dashed, linewidth=1.2, label=label))
-    axes.legend(handles=legend, framealpha=0.8, edgecolor="none", fontsize=9)
+    # Below the axes, as no corner of them is free of curves for sure.
+    figure.legend(handles=legend, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(legend) // 2))
     return figure
 
 

@@ -41,7 +41,15 @@ def figure(*options):
 
 
 def legend(*options) -> list[str]:
-    return [text.get_text() for text in figure(*options).get_legend().get_texts()]
+    return [text.get_text() for text in figure(*options).figure.legends[0].get_texts()]
+
+
+def test_the_legend_hides_no_curve(csv, training):
+    axes = figure(*[csv] * 9)  # eleven entries
+    axes.figure.draw_without_rendering()
+    plotted, below = (a.get_tightbbox() for a in (axes, axes.figure.legends[0]))
+    assert 0 < below.y1 < plotted.y0
+    assert plotted.height > axes.figure.bbox.height / 2
 
 
 def points(line) -> list[tuple[float, float]]:
@@ -184,7 +192,7 @@ def test_each_run_has_its_own_look_and_name(csv, training, tmp_path):
 def test_texts_are_drawn_as_they_are(csv, experiment, text):
     options = (csv, "--label", text, "--title", text, "--reference", f"{text}=1")
     axes = figure(*options)
-    lines = [axes.get_legend().get_texts()[0], axes.title, axes.texts[0]]
+    lines = [axes.figure.legends[0].get_texts()[0], axes.title, axes.texts[0]]
     of_experiment = figure_of(experiment, "--title", text)
     lines.append(of_experiment.legends[0].get_title())
     for line in lines:
