@@ -125,14 +125,16 @@ def what_next(run: Run) -> list[str]:
     play_last = f"play the last: {command('gym_eval.py', '--last', *play)}"
     try:
         _, held = checkpoint.load_model(model)
-    except ValueError as error:
+        evaluated = checkpoint.read_csv(run.files.csv)
+    except (OSError, ValueError) as error:
         return [str(error), go_on, play_last]
     if not held or held["score"] is None:
         return [f"{model} has the last weights: no evaluation counts yet", go_on, play_last]
     games = count(held.get("episodes", args.eval_episodes), "game")
     steps = held["agent_steps"]
+    since = "none as good" if evaluated and evaluated[-1][1] > steps else "none"
     best = (
         f"{model} has the best weights: mean score {held['score']:g} of {games}, agent step "
-        f"{steps}, {server.steps - steps} before the last; none as good was evaluated since"
+        f"{steps}, {server.steps - steps} before the last; {since} was evaluated since"
     )
     return [best, go_on, play_best, play_last]
