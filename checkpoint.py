@@ -227,7 +227,7 @@ def origin(description: dict) -> dict:
     The run counts its agent steps and seconds from 0; what its weights have had in all is the sum
     down the chain of "loaded".
     """
-    keys = ("agent_steps", "seconds", "score", "command", "sha256", "loaded")
+    keys = ("agent_steps", "seconds", "score", "command", "sessions", "sha256", "loaded")
     return {key: description.get(key) for key in keys}
 
 
@@ -270,8 +270,9 @@ def find_model(
         names = ", ".join(sorted(path.stem for path in models.glob("*.dat"))) or "none"
         missing = "" if published else f"{own}: no such file; "
         raise ValueError(
-            f"{missing}no weights of {name} are published (there are: {names}); "
-            "train with main.py first, or name another --load-model-dir"
+            f"{missing}no weights of {name} are published (there are: {names}); train with "
+            "main.py first, or name another --load-model-dir, or with gym_eval.py a file of "
+            "another id by --load-model"
         )
     return shipped
 

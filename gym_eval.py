@@ -150,7 +150,7 @@ def summarize(
         "lengths": [result.length for result in sorted(results)],  # agent steps
         "action_hashes": [result.action_hash for result in sorted(results)],  # sha256
         "cut_by_limit": sum(result.cut for result in results),  # games
-        "versions": checkpoint.versions(),
+        "versions": checkpoint.versions() | {"suite": checkpoint.commit()},
     }
 
 

@@ -104,7 +104,7 @@ def watch(
         run.save_when_due(logger)
         if next_report == math.inf and server.has_learned:
             logger.info(f"first update after {server.seconds - server.first_second:.0f} s")
-            last, next_report = Snapshot.of(server), now + PROGRESS_SECONDS[0]
+            last, next_report = Snapshot.of(server), time.monotonic() + PROGRESS_SECONDS[0]
         if now >= next_report:
             snapshot = Snapshot.of(server)
             figures = Figures.between(last, snapshot)

@@ -162,11 +162,14 @@ class Run:
             "max_idle_steps": max_idle_steps,  # in evaluations
             "episodes": args.eval_episodes,
             "seed": args.seed,
+            "workers": args.workers,
+            "envs_per_worker": args.envs_per_worker,
             "options": {name: getattr(args, name) for name in options.recipe_options()},
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": checkpoint.versions(),
+            "versions": checkpoint.versions() | {"suite": checkpoint.commit()},
             "loaded": None,  # the weights that this run started from, see checkpoint.origin
         }
+        self.description["sessions"] = _sessions(resumed, self.description)
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
         # At least an LSTM's recurrent weights and one moment, before any of it is made; Hogwild
@@ -390,7 +393,7 @@ class Run:
         return {
             **vars(self.args),
             "command": self.description["command"],
-            "versions": self.description["versions"] | {"suite": checkpoint.commit()},
+            "versions": self.description["versions"],
         }
 
     def _make_tracker(self) -> Tracker:
@@ -500,6 +503,26 @@ def _check_actions(path: Path, trained: list[str], actions: list[str]) -> None:
 def _rules(resumed: dict) -> dict:
     """What has the checkpoint.RULES of that session; earlier versions wrote no description."""
     return resumed.get("description") or resumed["args"]
+
+
+def _sessions(resumed: dict | None, description: dict) -> list[dict]:
+    """What each session of the run was started with, and at which agent step; this one is the last.
+
+    Earlier versions kept the last one's description alone.
+    """
+    sessions, first_step = [], 0
+    if resumed:
+        before = resumed.get("description") or {}
+        known = isinstance(before.get("sessions"), list)
+        sessions = before["sessions"] if known else [_session(before, None)]
+        first_step = resumed["steps"]
+    return [*sessions, _session(description, first_step)]
+
+
+def _session(description: dict, first_step: int | None) -> dict:
+    """first_step: None if not known."""
+    keys = ("command", "workers", "envs_per_worker", "options", "versions")
+    return {"first_step": first_step, **{key: description.get(key) for key in keys}}
 
 
 def _as_list(value) -> list:

@@ -57,7 +57,12 @@ def returns_and_advantages(
 ) -> tuple[Tensor, Tensor]:
     """n-step discounted returns and generalised advantages, each (T, E).
 
-    A return runs to the end of the rollout or of the episode, whichever is first, and adds
+        R_t = r_t + gamma R_(t+1),  R_T = V(s_T)                     Mnih et al. 2016, algorithm S3
+        delta_t = r_t + gamma V(s_(t+1)) - V(s_t)
+        A_t = delta_t + gamma lambda A_(t+1),  A_T = 0               Schulman et al. 2016, eq. 16
+
+    Values learn R, as in the classic suite, not A + V. With lambda 1 A_t is R_t - V(s_t), the
+    paper's. A return runs to the end of the rollout or of the episode, whichever is first, and adds
     `next_values` there. Nothing flows across an end. Arguments as in Rollout.
     reward_ends_return: it ends with the first reward that is not 0, too, and adds nothing there.
     """
@@ -101,7 +106,10 @@ class Loss(NamedTuple):
 def a3c_loss(
     values: Tensor, logits: Tensor, actions: Tensor, returns: Tensor, advantages: Tensor
 ) -> Loss:
-    """The loss of a rollout.
+    """The loss of a rollout, summed over its steps t and games.
+
+        policy = - sum log pi(a_t | s_t) A_t,  value = 1/2 sum (R_t - V(s_t))^2
+        entropy = - sum pi log pi
 
     values, actions, returns, advantages: (T, E); logits: (T, E, actions). The gradient flows
     through values and logits only.

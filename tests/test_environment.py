@@ -173,7 +173,6 @@ def test_v5_ids_are_what_ale_py_registers():
         ("PongDeterministic-v1", "PongDeterministic-v0"),
         ("ALE/Pong-v4", "ALE/Pong-v5"),
         ("PongNoFrameSkip-v4", "PongNoFrameskip-v4"),
-        ("", "-v"),
     ],
 )
 def test_an_unknown_id_is_one_line_that_names_near_ids(wrong, near):
@@ -181,6 +180,12 @@ def test_an_unknown_id_is_one_line_that_names_near_ids(wrong, near):
         parse_env_id(wrong)
     assert near in str(error.value).split("nearest")[1]
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", ["", "Foo-v3"])  # with a guess at any price, Foo-v3 was Pooyan
+def test_an_id_that_is_near_to_none_gets_no_guess(wrong):
+    with pytest.raises(ValueError, match=f"^unknown environment '{wrong}'$"):
+        parse_env_id(wrong)
 
 
 # Loading one of these ROMs would kill the process: that the test goes on is the proof.

@@ -1051,10 +1051,44 @@ def test_the_last_weights_can_be_evaluated(trained, monkeypatch):
     assert description["score"] is None
     best = checkpoint.load_model(path.with_suffix(".dat"))[1]
     same = best.keys() - {"agent_steps", "seconds", "score", "normalizer", "sha256"}
+    assert {"workers", "envs_per_worker", "sessions"} <= same
     assert {key: description[key] for key in same} == {key: best[key] for key in same}
     games = ["--num-episodes", "1", "--max-episode-length", "4", "--env-config"]
     assert gym_eval.main([*games, str(PROJECT / "config.json"), "--last"], StopSignal()) == 0
     assert json.loads(Path("logs/Pong-v0_eval.json").read_text())["agent_steps"] == saved["steps"]
+
+
+def test_a_description_says_what_each_session_was_started_with(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    model = Path("trained_models/Pong-v0.json")
+    steps, first = [0], json.loads(model.read_text())["sessions"]
+    for gamma in (0.8, 0.7):
+        monkeypatch.setattr(sys, "argv", ["main.py", "--resume", f"--gamma={gamma}"])
+        run = Run(*load_options(["--resume", f"--gamma={gamma}", "--max-steps", "none"]))
+        steps.append(run.server.steps)
+        run.server.report(0, steps=100)
+        run.server.evaluation["best_score"] = math.nan  # so that the last weights are described
+        run.save(last=True)
+    described = json.loads(model.read_text())
+    sessions = described["sessions"]
+    assert sessions[:1] == first
+    assert [one["first_step"] for one in sessions] == steps
+    assert [one["options"]["gamma"] for one in sessions] == [0.99, 0.8, 0.7]
+    assert [one["command"] for one in sessions[1:]] == [
+        "python main.py --resume --gamma=0.8", "python main.py --resume --gamma=0.7"
+    ]  # fmt: skip
+    assert all(one["versions"]["suite"] == checkpoint.commit() for one in sessions)
+    assert described["workers"] == sessions[-1]["workers"] == run.args.workers
+    # A checkpoint of an earlier version has the last session alone.
+    path = Path("trained_models/Pong-v0.ckpt")
+    saved = checkpoint.load_checkpoint(path)
+    for key in ("sessions", "workers", "envs_per_worker"):
+        del saved["description"][key]
+    torch.save(saved, path)
+    before, now = Run(*load_options(["--resume"])).description["sessions"]
+    assert (before["first_step"], before["command"]) == (None, described["command"])
+    assert before["workers"] is None
+    assert now["first_step"] == saved["steps"]
 
 
 def test_resume_restores_everything_exactly(trained, monkeypatch):
