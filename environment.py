@@ -97,7 +97,7 @@ def parse_env_id(env_id: str) -> EnvSpec:
     if env_id in gym.registry:
         raise ValueError(f"{env_id!r} is not an Atari game; this suite plays those of ale-py alone")
     by_lower_case = {known.lower(): known for known in _specs()}
-    near = difflib.get_close_matches(env_id.lower(), by_lower_case, n=3, cutoff=0.75)
+    near = difflib.get_close_matches(env_id.lower(), by_lower_case, n=3, cutoff=0.7)
     nearest = ", ".join(by_lower_case[known] for known in near)
     hint = f"; the nearest known are {nearest}" if near else ""
     raise ValueError(f"unknown environment {env_id!r}{hint}")

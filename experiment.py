@@ -262,8 +262,9 @@ class Driver:
         elif saved:
             self._fail(one.member, "was stopped by somebody else")
         else:
-            few = f"--max-steps {self.experiment.max_steps} may be too few for a rollout"
-            self._fail(one.member, f"stopped before anything was learned; {few}")
+            few = f"--max-steps {self.experiment.max_steps} is too few for a rollout"
+            why = f"by somebody else, or {few}"
+            self._fail(one.member, f"stopped before anything was learned: {why}")
 
     def _finish(self, member: Member, saved: dict) -> None:
         member.steps, member.seconds = saved["steps"], round(saved["seconds"], 1)

@@ -1,6 +1,7 @@
 """What a training run tells the person: at its beginning, on its way and at its end."""
 
 import argparse
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -125,16 +126,18 @@ def what_next(run: Run) -> list[str]:
     play_last = f"play the last: {command('gym_eval.py', '--last', *play)}"
     try:
         _, held = checkpoint.load_model(model)
-        evaluated = checkpoint.read_csv(run.files.csv)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return [str(error), go_on, play_last]
     if not held or held["score"] is None:
         return [f"{model} has the last weights: no evaluation counts yet", go_on, play_last]
     games = count(held.get("episodes", args.eval_episodes), "game")
     steps = held["agent_steps"]
-    since = "none as good" if evaluated and evaluated[-1][1] > steps else "none"
+    since = "none as good was"
+    with contextlib.suppress(OSError):  # then it may be said of nothing, which is as true
+        if not any(row[1] > steps for row in checkpoint.read_csv(run.files.csv)):
+            since = "nothing was"
     best = (
         f"{model} has the best weights: mean score {held['score']:g} of {games}, agent step "
-        f"{steps}, {server.steps - steps} before the last; {since} was evaluated since"
+        f"{steps}, {server.steps - steps} before the last; {since} evaluated since"
     )
     return [best, go_on, play_best, play_last]

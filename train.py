@@ -61,9 +61,10 @@ def returns_and_advantages(
         delta_t = r_t + gamma V(s_(t+1)) - V(s_t)
         A_t = delta_t + gamma lambda A_(t+1),  A_T = 0               Schulman et al. 2016, eq. 16
 
-    Values learn R, as in the classic suite, not A + V. With lambda 1 A_t is R_t - V(s_t), the
-    paper's. A return runs to the end of the rollout or of the episode, whichever is first, and adds
-    `next_values` there. Nothing flows across an end. Arguments as in Rollout.
+    Values learn R, as in the classic suite, not A + V; with value_mean_step, R as in
+    relative_to_others. With lambda 1 A_t is R_t - V(s_t), the paper's. A return runs to the end of
+    the rollout or of the episode, whichever is first, and adds `next_values` there. Nothing flows
+    across an end. Arguments as in Rollout.
     reward_ends_return: it ends with the first reward that is not 0, too, and adds nothing there.
     """
     if reward_ends_return:

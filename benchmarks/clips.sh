@@ -21,5 +21,5 @@ clip SpaceInvaders-v0 0 42
 clip BeamRider-v0 8 140
 clip MsPacman-v0 17 27
 clip Asteroids-v0 1 20
-# It shoots all that comes, sees its air go (the value falls from 4.6 to 0.6) and does not come up.
+# It shoots all that comes, sees its air go (the value falls from 4.6 to 0.8) and does not come up.
 clip Seaquest-v0 0 29

@@ -2,17 +2,18 @@
 # Dopamine 4.1.2, JaxDQNAgent: the last step of an episode, the one that wins or falls, is in no memory. It stores
 # a state, its action, the reward of that and whether it ended the game; the replay's accumulator reads the end as if it
 # belonged to the state itself. So the step before the last is stored as the one that ends, and with one-step returns
-# the reward of the last is nobody's: where only the end pays, the agent learns nothing at all. With three steps
+# the reward of the last is nobody's: where only the end pays, DQN's targets, computed here from what is stored, say
+# that nothing pays at all. With three steps
 # some returns have it, and still the last step is in none as its first. And with a stack of 4 frames, as for Atari,
-# that wrong end is stored up to four times, with black frames in the place of those that were seen. Nothing is raised,
-# and scores are counted rightly. By their source the agents of Rainbow and of quantiles use the same.
+# that wrong end is stored up to four times, with black frames in the place of those that were seen. Nothing is raised.
+# By their source the agents of Rainbow and of quantiles use the same.
 # Guess: what is stored is (state, action, reward, end), and each step of a game can be learned from, once. The last
 # observation given to step(), and only then end_episode(0), brings back what is lost, and not the copies away.
 #
-# Seen, for the three steps to a goal that pays 1: "1 step, value of going right, in truth [0.81, 0.9, 1.0]: [0.0, 0.0,
-# 0.0], of 50 last steps in the memory 0, rewards 0; with end_episode(0): [0.81, 0.9, 1.0], 50, 50"; "3 steps: of 50
-# last steps in the memory 0; with end_episode(0): 50"; "a stack of 4: copies of each end 3.86, with the frames that
-# were seen 1.46" (an episode of three steps has but three, and some blackened ones look like the start of another).
+# Seen, for the three steps to a goal that pays 1, in short: with returns of 1 step no last step of 50 is in the memory,
+# rewards 0, values of going right [0, 0, 0], in truth [0.81, 0.9, 1.0]; with end_episode(0) 50, 50 and the truth. Of 3
+# steps: 0, and 50. With a stack of 4 each end is there 3.86 times, 1.46 times with frames that were seen (an episode of
+# three steps has but three, and some blackened ones look like the start of another).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -3,10 +3,10 @@
 # where an episode terminates, and goes on with the old one where a time limit ends it, over the reset and through all
 # episodes to come; the vector version in the default mode, NEXT_STEP, does the same, and in SAME_STEP it starts anew.
 # So in a task that a time limit ends, the same steps give rewards of another scale in each: with -1 at each step the
-# return comes to rest at -100, its spread goes to 0 as the training gets longer, and the rewards that the agent sees
-# grow all the time, against an entropy bonus, a clip or a learning rate that stays. A training that is moved to
-# SAME_STEP has other rewards from then on. Guess: a return is one
-# episode's, and the scale does not depend on how the reset is called.
+# return comes to rest at -100, its spread falls as the training gets longer, and the rewards that the agent sees grow
+# with it, against an entropy bonus, a clip or a learning rate that stays. A training that is moved to
+# SAME_STEP has other rewards from then on. Guess: a return is one episode's, and the scale does not depend on how the
+# reset is called.
 #
 # Seen, as what becomes of a reward of -1 after 10, 50 and 250 episodes of MountainCar's 200 steps: "returns that end
 # with the episode [-0.04, -0.04, -0.04]; NormalizeReward [-0.07, -0.14, -0.32]; vector, NEXT_STEP

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# rich 15.0.0 (any text stream of CPython 3.11 to 3.13 alike) on Linux, with PYTHONUNBUFFERED=1 or python -u, as most
-# container images set it: where a signal that the program handles arrives while the terminal or pipe is slow, the rest
-# of that write is lost, in the middle of a character or escape sequence if need be. write(2) says how much it took, and
-# with no buffer below it the text stream does not look. No error, and without PYTHONUNBUFFERED nothing is lost. Whoever
-# handles SIGINT, SIGTERM or SIGUSR1 to save a run, or has an alarm that prints, loses log lines and torn frames so.
+# rich 15.0.0 on Linux, CPython 3.11.7, 3.12.1 and 3.13.0, with PYTHONUNBUFFERED=1, as container images like to set it:
+# where a signal that the program handles arrives while the terminal or pipe is slow, the rest of that write is lost.
+# write(2) says how much it took, and with no buffer below it Python's text stream does not look, so rich is one victim
+# of many. No error, and without PYTHONUNBUFFERED nothing is lost. Whoever handles SIGINT, SIGTERM or SIGUSR1 to save a
+# run loses lines of its log so, and its display is torn.
 # Guess: unbuffered output comes sooner and is otherwise the same; Python goes on after a signal since PEP 475.
 #
 # Seen: "buffered: 300 of 300 lines arrive whole; unbuffered: 166 of 300" (the second number varies).

@@ -173,6 +173,8 @@ def test_v5_ids_are_what_ale_py_registers():
         ("PongDeterministic-v1", "PongDeterministic-v0"),
         ("ALE/Pong-v4", "ALE/Pong-v5"),
         ("PongNoFrameSkip-v4", "PongNoFrameskip-v4"),
+        ("Pong", "Pong-v0"),
+        ("hero", "Hero-v0"),
     ],
 )
 def test_an_unknown_id_is_one_line_that_names_near_ids(wrong, near):

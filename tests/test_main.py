@@ -200,12 +200,12 @@ def test_the_end_of_a_run_says_what_the_best_weights_are(trained, monkeypatch):
     held, go_on, play, last = what_next(run)
     best = (
         f"my models/Pong-v0.dat has the best weights: mean score {description['score']:g} of 2 "
-        f"games, agent step {steps}, {9000 - steps} before the last; none"
+        f"games, agent step {steps}, {9000 - steps} before the last; "
     )
-    assert held == f"{best} was evaluated since"
+    assert held == f"{best}nothing was evaluated since"
     run.files.csv.parent.mkdir()
     checkpoint.append_csv(run.files.csv, [(9.0, steps, -21.0, 9), (99.0, steps + 1, -21.0, 9)])
-    assert what_next(run)[0] == f"{best} as good was evaluated since"
+    assert what_next(run)[0] == f"{best}none as good was evaluated since"
     assert go_on.endswith("--resume --save-model-dir 'my models' --log-dir l --max-steps none")
     crops = f"--env-config {PROJECT / 'config.json'}"
     assert play.endswith(f"--env Pong-v0 --load-model-dir 'my models' --log-dir l {crops}")

@@ -282,7 +282,7 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
         ),
         (("--env", "ALE/BeamRider-v5"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
         (("--env", "MsPacman-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
-        (("--env", "Seaquest-v0"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
+        (("--env", "Seaquest-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Asteroids-v0"), (1e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Pong-v0", "--optimizer", "RMSprop"), (7e-4, 10_000_000, 1.0, 0.01, 200.0)),
         # A constant rate in place of the schedule falls as any other.
@@ -320,7 +320,7 @@ def test_the_help_says_which_games_have_which_defaults():
     )
     assert (
         "(default: 1.0; 0.95 with several games per worker in PongDeterministic-v4, Breakout, "
-        "SpaceInvaders, BeamRider, Seaquest)" in text
+        "SpaceInvaders, BeamRider)" in text
     )
     assert "(default: 40.0; 200.0 with several games per worker)" in text
     assert "(default: 0.0; 0.1 with several games per worker in MsPacman, Seaquest)" in text
