@@ -3,10 +3,9 @@
 # a state, its action, the reward of that and whether it ended the game; the replay's accumulator reads the end as if it
 # belonged to the state itself. So the step before the last is stored as the one that ends, and with one-step returns
 # the reward of the last is nobody's: where only the end pays, DQN's targets, computed here from what is stored, say
-# that nothing pays at all. With three steps
-# some returns have it, and still the last step is in none as its first. And with a stack of 4 frames, as for Atari,
-# that wrong end is stored up to four times, with black frames in the place of those that were seen. Nothing is raised.
-# By their source the agents of Rainbow and of quantiles use the same.
+# that nothing pays at all. With three steps some returns have it, and still the last step is in none as its first. And
+# with a stack of 4 frames, as for Atari, that wrong end is stored up to four times, with black frames in the place of
+# those that were seen. Nothing is raised. By their source the agents of Rainbow and of quantiles use the same.
 # Guess: what is stored is (state, action, reward, end), and each step of a game can be learned from, once. The last
 # observation given to step(), and only then end_episode(0), brings back what is lost, and not the copies away.
 #

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Gymnasium 1.4.0: NormalizeReward, which divides rewards by the spread of the discounted returns, starts a return anew
-# where an episode terminates, and goes on with the old one where a time limit ends it, over the reset and through all
-# episodes to come; the vector version in the default mode, NEXT_STEP, does the same, and in SAME_STEP it starts anew.
-# So in a task that a time limit ends, the same steps give rewards of another scale in each: with -1 at each step the
-# return comes to rest at -100, its spread falls as the training gets longer, and the rewards that the agent sees grow
-# with it, against an entropy bonus, a clip or a learning rate that stays. A training that is moved to
+# Gymnasium 1.4.0: NormalizeReward, which divides rewards by the spread of the discounted returns, starts a return
+# anew where an episode terminates, and goes on with the old one where a time limit ends it, over the reset and
+# through all episodes to come; the vector version in the default mode, NEXT_STEP, does the same, and in SAME_STEP it
+# starts anew. So in a task that a time limit ends, the same steps give rewards of another scale in each: with -1 at
+# each step the return comes to rest at -100, its spread falls as the training gets longer, and the rewards that the
+# agent sees grow with it, against an entropy bonus, a clip or a learning rate that stays. A training that is moved to
 # SAME_STEP has other rewards from then on. Guess: a return is one episode's, and the scale does not depend on how the
 # reset is called.
 #

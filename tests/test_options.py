@@ -623,7 +623,7 @@ def refuse(capsys, *options: str) -> str:
         (("--env", "Pong-ram-v0"), "screen"),
         (("--env", "Combat-ram-v0"), "players"),
         (("--env", "CartPole-v1"), "not an Atari game"),
-        (("--env", "Kartenhaus"), "nearest"),
+        (("--env", "Kartenhaus"), "unknown environment 'Kartenhaus'"),
         (("--env", "Breakout-v0", "--max-episode-length", "2"), "FIRE"),
         (("--seed", str(2**63)), "'9223372036854775808'"),
         (("--workers", "0"), "'0' is not a whole number above 0"),
