@@ -133,7 +133,7 @@ def what_next(run: Run) -> list[str]:
     games = count(held.get("episodes", args.eval_episodes), "game")
     steps = held["agent_steps"]
     since = "none as good was"
-    with contextlib.suppress(OSError):  # then it may be said of nothing, which is as true
+    with contextlib.suppress(OSError):  # where nothing was evaluated, that is true as well
         if not any(row[1] > steps for row in checkpoint.read_csv(run.files.csv)):
             since = "nothing was"
     best = (

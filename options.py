@@ -573,7 +573,8 @@ def _check_table(path, name: str, table: dict, options: dict[str, argparse.Actio
             near = difflib.get_close_matches(key, options, n=1)
             hint = f"; the nearest is {near[0]}" if near else ""
             raise ValueError(f"{where} {key}: no option of a recipe{hint}")
-        if (key == "optimizer" and name in OPTIMIZERS) or (key, name) == ("adam_eps", "RMSprop"):
+        of_adam = name == "RMSprop" and key in ("adam_eps", "amsgrad")
+        if of_adam or (key == "optimizer" and name in OPTIMIZERS):
             raise ValueError(f"{where} {key}: this table is for {name}")
         try:
             values[key] = _option_value(options[key], value)

@@ -213,6 +213,7 @@ def test_a_checkpoint_from_before_schedules_goes_on_with_its_numbers():
         ("one_game", "optimizer = 3", "optimizer", "3 is of the wrong type"),
         ("Adam", "optimizer = 'RMSprop'", "optimizer", "this table is for Adam"),
         ("RMSprop", "adam_eps = 1e-3", "adam_eps", "this table is for RMSprop"),
+        ("RMSprop", "amsgrad = true", "amsgrad", "this table is for RMSprop"),
         ("one_game", "max_steps = 'never'", "max_steps", "'never' is not a whole number above 0"),
         ("one_game", "distributed_step_size = 5", "distributed_step_size", "5 is not a list"),
         ("one_game", "distributed_step_size = [0]", "distributed_step_size", "'0' is not a whole "),
