@@ -66,7 +66,15 @@ from monitor import require
 from options import Policy
 from player import BLOCK, Result, play_games
 from record import EMULATOR_RATE, record_game
-from utils import EVALUATE, available_cores, count, format_time, game_seed, setup_logger
+from utils import (
+    EVALUATE,
+    available_cores,
+    count,
+    format_time,
+    game_seed,
+    points,
+    setup_logger,
+)
 
 gc.enable()
 
@@ -202,7 +210,8 @@ def report(summary: dict, num_episodes: int) -> list[str]:
         (interrupted if summary["episodes"] < num_episodes else "")
         + f"{count(summary['episodes'], 'game')}, mean {summary['mean']:.4f}"
         + (f" ± {error:.4f} (standard error)" if error is not None else "")
-        + f", median {summary['median']:g}, min {summary['min']:g}, best {summary['best']:g}"
+        + f", median {points(summary['median'])}, min {points(summary['min'])}, "
+        f"best {points(summary['best'])}"
     ]
     if len(set(summary["scores"])) > 1:
         lines += histogram(summary["scores"])
@@ -431,7 +440,7 @@ def evaluate_policy(
             sign.game_ended()
             mean = np.mean([r.score for r in results])
             logger.info(
-                f"game {result.index}, reward sum: {result.score:g}, length {result.length}, "
+                f"game {result.index}, reward sum: {points(result.score)}, length {result.length}, "
                 f"reward mean: {mean:.4f}"
             )
             advance(f"mean {mean:.2f}")
@@ -489,11 +498,12 @@ def record(
         return 130
     score, length, frames = recorded
     logger.info(
-        f"{args.record}: game {shown.index}, score {score:g}, {frames} frames, "
+        f"{args.record}: game {shown.index}, score {points(score)}, {frames} frames, "
         f"{format_time(frames / EMULATOR_RATE)}"
     )
     if (score, length) != (shown.score, shown.length):
-        logger.error(f"this is not the game of the evaluation, whose score was {shown.score:g}")
+        other = points(shown.score)
+        logger.error(f"this is not the game of the evaluation, whose score was {other}")
         return 1
     return 0
 

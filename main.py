@@ -55,6 +55,7 @@ from utils import (
     count,
     format_time,
     in_short,
+    points,
     say,
     setup_logger,
 )
@@ -90,7 +91,7 @@ def watch(
         if args.max_minutes and now - started >= 60 * args.max_minutes:
             break
         if reached := run.target_reached():
-            logger.info(f"target score {args.target_score:g} reached: {reached}")
+            logger.info(f"target score {points(args.target_score)} reached: {reached}")
             break
         if not processes.replace_dead(logger):
             return False
@@ -292,7 +293,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         if resumed and (reached := run.target_reached()):
             run.undo_prepare_files()
             return _fail(
-                f"the target score {args.target_score:g} is reached: {reached}; "
+                f"the target score {points(args.target_score)} is reached: {reached}; "
                 "give another --target-score, or none"
             )
         if not args.quiet:

@@ -11,7 +11,7 @@ import options
 from hogwild import Hogwild
 from monitor import SAME_STEPS, Figures
 from run import Run
-from utils import available_cores, count, format_time, memory_limit
+from utils import available_cores, count, format_time, memory_limit, points
 
 
 def beginning(run: Run) -> list[str]:
@@ -137,7 +137,7 @@ def what_next(run: Run) -> list[str]:
         if not any(row[1] > steps for row in checkpoint.read_csv(run.files.csv)):
             since = "nothing was"
     best = (
-        f"{model} has the best weights: mean score {held['score']:g} of {games}, agent step "
+        f"{model} has the best weights: mean score {points(held['score'])} of {games}, agent step "
         f"{steps}, {server.steps - steps} before the last; {since} evaluated since"
     )
     return [best, go_on, play_best, play_last]

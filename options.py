@@ -487,8 +487,8 @@ def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _given(argv: Sequence[str]) -> dict[str, Any]:
-    """The options of main.py on a command line, without those that have their defaults."""
+def _given(argv: Sequence[str] | None) -> dict[str, Any]:
+    """The options of main.py that a command line gives; None is this process's."""
     parser = build_parser()
     for action in parser._actions:
         action.default = argparse.SUPPRESS
@@ -725,10 +725,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("--driver-workers is for a run on a Ray cluster; add --ray")
     if args.driver_workers == 0 and args.machines == 1:
         raise ValueError("--driver-workers 0: nobody would train; give --machines 2 or more")
+    if "exchange_updates" in _given(argv) and args.ray is None:
+        raise ValueError("--exchange-updates is for a run on a Ray cluster; add --ray")
     if args.resume and args.recipe:
         raise ValueError("--resume goes on with what the run had; leave out --recipe")
     check_skip_rate(parse_env_id(args.env), args.skip_rate)
-    return args if args.resume else complete(args)
+    return args if args.resume else _with_target(argv, complete(args))
 
 
 def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argparse.Namespace:
@@ -771,7 +773,7 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
             raise ValueError(
                 f"{path}: the run has {_option(name)} {saved.get(name)}; that cannot change"
             )
-    args = complete(args)
+    args = _with_target(argv, complete(args))
     if args.max_steps and args.max_steps <= resumed["steps"]:
         raise ValueError(
             f"{path}: the run is at {resumed['steps']} agent steps; give a larger --max-steps"
@@ -809,6 +811,13 @@ def unlike(saved: dict, argv: Sequence[str], weights: str | None) -> str:
         if trained.get(name, value) != value:
             return f"trained with {_option(name)} {trained[name]}, not with {value}"
     return ""
+
+
+def _with_target(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
+    """ValueError: --target was given, and there is no score that it could mean."""
+    if args.target_score is None and "target" in _given(argv):
+        raise ValueError("--target says whose mean score --target-score means; add --target-score")
+    return args
 
 
 def workers_here(args: argparse.Namespace) -> int:

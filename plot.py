@@ -25,7 +25,7 @@ from checkpoint import TRAINING_ENDING
 from environment import game_name, has_chance, parse_env_id
 from monitor import require
 from scores import Experiment, Score
-from utils import LineParser, add_truth, count, finite_float, positive_int
+from utils import LineParser, add_truth, count, finite_float, points, positive_int
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -253,7 +253,7 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
     for name, score in args.reference:
         axes.axhline(score, color="#555555", linestyle=":", linewidth=1)
         axes.annotate(
-            f"{_literal(name)}: {score:g}", (1, score), xycoords=("axes fraction", "data"),
+            f"{_literal(name)}: {points(score)}", (1, score), xycoords=("axes fraction", "data"),
             xytext=(-4, 3), textcoords="offset points", ha="right", color="#555555", fontsize=9,
         )  # fmt: skip
     axes.autoscale_view(scalex=False)  # room above a reference

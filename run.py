@@ -37,7 +37,7 @@ from monitor import TensorBoard, Tracker
 from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
-from utils import in_short
+from utils import in_short, points
 
 BOARD_SECONDS = 60  # until TensorBoard is tried again after a failure
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
@@ -63,6 +63,9 @@ def load_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict |
         elif not files.checkpoint.exists():
             error = f"{error}; begin without --resume"
         raise ValueError(error) from None
+    trained = resumed["args"].get("env", args.env)
+    if file_name(str(trained)) != files.model.stem:
+        raise ValueError(f"{files.checkpoint}: of a run of {trained}, not of {args.env}")
     args = options.parse_resumed(argv, files.checkpoint, resumed)
     _refuse_logs_of_another_run(args, resumed, files.checkpoint)
     return args, resumed
@@ -278,7 +281,7 @@ class Run:
         if counting or not scores:
             return max(counting, default=math.nan), ""
         score, changes = max(scores)
-        return math.nan, f"the best score so far, {score:g}, no longer counts: {changes}"
+        return math.nan, f"the best score so far, {points(score)}, no longer counts: {changes}"
 
     def save(self, last: bool = False) -> None:
         """Write the checkpoint; with the last weights as the model, if nothing was a best.
@@ -364,7 +367,7 @@ class Run:
             return ""
         score = float(self.server.evaluation["last_score"])  # nan before the first evaluation
         if args.target != "training" and score >= args.target_score:
-            return f"{score:g}, mean of {args.eval_episodes} games of an evaluation"
+            return f"{points(score)}, mean of {args.eval_episodes} games of an evaluation"
         if args.target != "evaluation" and len(scores) == options.TARGET_GAMES:
             mean = sum(scores) / options.TARGET_GAMES
             if mean >= args.target_score:

@@ -225,7 +225,8 @@ NOTE = (
     "are more; then the mean over seeds and, in brackets, its 95 % interval, stratified bootstrap. "
     "Training games sample their actions; evaluations are greedy, sampled on ids without chance. "
     "Agent steps and hours are those of one run. With fewer than ten seeds an interval is too "
-    "narrow: that of three, in one game, has the true mean in three cases of four."
+    "narrow: that of three, in one game, has the true mean in three cases of four. "
+    "Human-normalised: between random play and a human tester, both without sticky actions."
 )
 
 

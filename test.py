@@ -17,7 +17,7 @@ from model import flatten_parameters, make_model
 from network import has_diverged
 from player import play_games
 from processes import become_child
-from utils import TEST, Output, format_time, game_seed, setup_logger
+from utils import TEST, Output, format_time, game_seed, points, setup_logger
 
 PROGRESS_SECONDS = 60  # between lines about an evaluation that takes long
 
@@ -82,7 +82,7 @@ def test(
         speed = (server.steps - last_steps) / (server.seconds - last_seconds)
         last_steps, last_seconds = server.steps, server.seconds
         logger.info(
-            f"Time {format_time(seconds)}, episode reward {score:g}, "
+            f"Time {format_time(seconds)}, episode reward {points(score)}, "
             f"episode length {np.mean([r.length for r in results]):.0f}, "
             f"reward mean {np.mean(scores):.4f}, agent steps {steps}, {speed:.1f} steps/s"
             + (", sampled actions" if description["policy"] == "sampled" else "")

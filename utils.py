@@ -164,6 +164,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def points(score: float) -> str:
+    """A score, or a mean of scores, with two decimals at most."""
+    return f"{score:.2f}".rstrip("0").rstrip(".")
+
+
 def in_short(error: Exception) -> str:
     """An error of somebody else's library, which may be pages, in one line of a bounded length."""
     return f"{type(error).__name__}: {error}".split("\n")[0][:200]

@@ -742,6 +742,7 @@ WRONG = {
     "--ray ray://127.0.0.1:10001": "ray://127.0.0.1:10001: an address of Ray Client; give HOST",
     "--machines 2": "--machines counts those of a Ray cluster; add --ray",
     "--driver-workers 1": "--driver-workers is for a run on a Ray cluster; add --ray",
+    "--exchange-updates 64": "--exchange-updates is for a run on a Ray cluster; add --ray",
     "--ray --machines 1 --driver-workers 0": "--driver-workers 0: nobody would train; give --mach",
     "--ray --driver-workers 0": "--driver-workers 0: this machine is in no Ray cluster; see",
     "--ray --machines 2": "--machines 2: this machine is in no Ray cluster; see `ray start`, or",

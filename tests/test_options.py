@@ -685,6 +685,9 @@ def refuse(capsys, *options: str) -> str:
         (("--load", "--published", "-lmd", "there"), "not allowed with"),
         (("--published",), "add --load"),
         (("-lmd", "there"), "add --load"),
+        (("--target", "training"), "add --target-score"),
+        (("--target", "either"), "add --target-score"),
+        (("--exchange-updates", "8"), "add --ray"),
         (("-smd", "published/"), "no run writes there"),
         (("-smd", "published/seed-3"), "no run writes there"),
     ],
@@ -750,6 +753,8 @@ def test_a_model_for_as_many_but_other_actions_is_refused_with_one_line(capsys):
         (("--amsgrad",), "has --amsgrad False; that"),
         (("--hidden-size", "24"), "has --hidden-size 16; that"),
         (("--shared-optimizer", "False"), "has --shared-optimizer True; that"),
+        (("--target", "evaluation"), "add --target-score"),
+        (("--exchange-updates", "8"), "add --ray"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -758,6 +763,21 @@ def test_what_a_resumed_run_cannot_change_is_refused_with_one_line(capsys, optio
     Path("trained_models").mkdir()
     run.save()
     assert word in refuse(capsys, "--resume", *options)
+
+
+def test_a_checkpoint_under_the_name_of_another_game_is_refused_with_one_line(capsys):
+    Path("trained_models").mkdir()
+    build("--env", "Tennis-v0").save()  # with as many actions
+    Path("trained_models/Tennis-v0.ckpt").rename("trained_models/Boxing-v0.ckpt")
+    error = refuse(capsys, "--env", "Boxing-v0", "--resume")
+    assert "trained_models/Boxing-v0.ckpt: of a run of Tennis-v0, not of Boxing-v0" in error
+
+
+def test_whose_score_is_meant_may_change_in_a_resumed_run_with_a_target_score():
+    Path("trained_models").mkdir()
+    build("--target-score", "20").save()
+    assert load_options(["--resume"])[0].target == "either"
+    assert load_options(["--resume", "--target", "training"])[0].target == "training"
 
 
 def test_a_resumed_run_keeps_its_skip_rate_unless_told_otherwise():

@@ -25,6 +25,12 @@ def test_counted_nouns():
     assert [utils.count(n, "game") for n in (0, 1, 2)] == ["0 games", "1 game", "2 games"]
 
 
+def test_scores_have_all_their_digits_before_the_point():
+    scores = (-20.25, 7.5, 21.0, 40.0, 17.999, 0.0, 1234567.0, 999999.5, 3600)
+    words = ["-20.25", "7.5", "21", "40", "18", "0", "1234567", "999999.5", "3600"]
+    assert [utils.points(score) for score in scores] == words
+
+
 def test_a_long_error_of_a_library_is_one_short_line(capsys):
     error = RuntimeError("no answer " + 99 * "from 10.0.0.1 " + "\nTraceback of a process")
     logger = setup_logger("far", os.devnull)
