@@ -105,7 +105,11 @@ def _bare_parser() -> LineParser:
         help="games that a worker steps together as one batch "
         f"(default: {ENVS_PER_WORKER}, or 1 with more workers than cores)",
     )
-    run.add_argument("-s", "--seed", type=seed_int, default=1, metavar="S", help="random seed")
+    run.add_argument(
+        "-s", "--seed", type=seed_int, default=1, metavar="S",
+        help="random seed; with one worker the same weights come again, with several they do not, "
+        "as these step on shared weights in an order that nothing fixes",
+    )
     run.add_argument(
         "--recipe", metavar="FILE",
         help="options by game that beat those of recipes.toml, where the form is explained",

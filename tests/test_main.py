@@ -579,6 +579,18 @@ def test_a_checkpoint_that_another_run_wrote_meanwhile_is_not_resumed(trained, m
     assert checkpoint.load_checkpoint(path)["steps"] == 5000
 
 
+def test_a_run_of_one_worker_comes_to_the_same_weights_again(tmp_path, command):
+    one = [*SMALL, *TWO, "--workers", "1", "--max-steps", "300"]
+    seeds = {"first": "7", "again": "7", "other": "8"}
+    runs = [command(*one, "-smd", name, "-lg", name, "-s", seed) for name, seed in seeds.items()]
+    assert [run.process.wait(timeout=120) for run in runs] == [0, 0, 0]
+    first, again, other = (
+        checkpoint.load_checkpoint(tmp_path / name / "Pong-v0.ckpt")["model"] for name in seeds
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["lstm.weight_hh"], other["lstm.weight_hh"])
+
+
 def test_a_run_ends_at_its_target_score(tmp_path, command):
     run = command(*SMALL, "--target-score", "-30", "--eval-episodes", "3", "--target", "evaluation")
     assert run.process.wait(timeout=60) == 0
