@@ -27,6 +27,7 @@ from environment import (
     SIZE,
     SKIP_RATE,
     Normalizer,
+    check_skip_rate,
     file_name,
     game_config,
     idle_limit,
@@ -34,6 +35,7 @@ from environment import (
     make_env,
     parse_env_id,
     read_config,
+    shrink,
 )
 from model import make_model
 from network import make_network, why_plain
@@ -85,7 +87,8 @@ class Agent:
             self.slow_because = "" if plain else why_plain(model)
         self.plain = plain or bool(self.slow_because)
         screen = make_env()
-        self.shrink, self.screen_shape = screen.shrink, screen.unwrapped.observation_space.shape
+        self.shrink = functools.partial(shrink, top=screen.top, bottom=screen.bottom)
+        self.screen_shape = screen.unwrapped.observation_space.shape
         self.actions, self.fire_action = screen.action_meanings, screen.fire_action
         self.game_config = screen.game_config
         self.presses = 0 if self.fire_action is None else FIRE_PRESSES
@@ -140,18 +143,21 @@ class Agent:
         config = game_config(crops, env_id)
         normalizer = None
         if description:
+            if env_config is None and not checkpoint.of_another_game(trained, env_id):
+                config = config | trained.get("game_config", {})
             # The actions that it was trained with, whatever the crop table says now.
             config = config | {"actions": trained["actions"]}
-            if env_config is None and not checkpoint.of_another_game(trained, env_id):
-                config |= trained.get("game_config", {})
             state = np.array(checkpoint.normalizer_state(path, description))
             normalizer = Normalizer(state, frozen=True)
         if greedy is None:
             greedy = trained.get("policy") != "sampled"
-        skip_rate = skip_rate or trained.get("skip_rate", SKIP_RATE)
+        spec = parse_env_id(env_id)
+        check_skip_rate(spec, skip_rate)
+        if skip_rate is None:
+            skip_rate = trained.get("skip_rate", SKIP_RATE)
         make = functools.partial(make_env, env_id, config, skip_rate, max_episode_length)
         actions = trained.get("actions") or make().action_meanings
-        idle = idle_limit(max_idle_steps, parse_env_id(env_id), actions)
+        idle = idle_limit(max_idle_steps, spec, actions)
         make = functools.partial(make, max_idle_steps=idle)
         model = build_model(path, state_dict, description, actions, hidden_size)
         count_lives = trained.get("count_lives", True)
@@ -191,6 +197,7 @@ class Agent:
             grey or (height, 160, 3) colour. ValueError for any other.
         info: its "lives" are those left, in games that have them.
         """
+        screen = self._picture(np.asarray(obs))  # (80, 80)
         lives = info.get("lives", 0)
         # As in Player: what is lost while FIRE is pressed does not count.
         if self.policy is not None and lives < self.lives:
@@ -202,7 +209,7 @@ class Agent:
             self.fire_due -= 1
             self.policy, self.value = None, None
             return self.fire_action
-        picture = self.observer.observe(self._picture(obs)[None])  # (1, 80, 80)
+        picture = self.observer.observe(screen[None])  # (1, 80, 80)
         self.obs[self.row] = torch.from_numpy(picture)
         value, logit, self.hx, self.cx = self.network.evaluate(
             self.obs, self.hx, self.cx, [self.row]
@@ -253,8 +260,8 @@ def build_model(
             f"{path}: for {found_actions} actions, but this game has {len(actions)}: "
             f"{' '.join(actions)}"
         )
-    _, found_size = matrices.get("lstm.weight_hh", (None, hidden_size))
-    found_size = (description or {}).get("hidden_size") or found_size
+    said = (description or {}).get("hidden_size") or hidden_size
+    _, found_size = matrices.get("lstm.weight_hh", (None, said))
     if hidden_size not in (None, found_size):
         raise ValueError(f"{path}: has {found_size} LSTM units, not the {hidden_size} asked for")
     model = make_model(len(actions), *([found_size] if found_size else []))

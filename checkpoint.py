@@ -131,6 +131,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        if error.errno:
+            error.filename = error.filename or str(path)  # a full disk names none
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -363,8 +367,10 @@ def _check_state_dict(path: Path, state_dict: dict) -> None:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{path}: {name!r} is not a tensor; this is no state dict")
         try:
+            if tensor.is_complex():
+                raise RuntimeError
             finite = bool(tensor.float().isfinite().all())  # as the network will have it
-        except RuntimeError:  # sparse, quantized or without content
+        except RuntimeError:  # or sparse, quantized or without content
             raise ValueError(f"{path}: {name} is no tensor of plain numbers") from None
         if not finite:
             raise ValueError(f"{path}: {name} holds values that are not finite")
@@ -501,6 +507,10 @@ def _check_description(path: Path, description: dict) -> dict:
             raise ValueError(f"{path}: no description of this suite ({key!r} is missing or wrong)")
     if not isinstance(description.get("game_config", {}), dict):
         raise ValueError(f"{path}: 'game_config' is not an object")
+    if not isinstance(description.get("env", ""), str):
+        raise ValueError(f"{path}: 'env' is no id")
+    if (description.get("hidden_size") or 1) < 1:
+        raise ValueError(f"{path}: 'hidden_size' is not 1 or more")
     if description.get("policy", "greedy") not in POLICIES:
         raise ValueError(f"{path}: 'policy' is neither {' nor '.join(POLICIES)}")
     normalizer_state(path, description)

@@ -231,6 +231,8 @@ class Emulator(AtariEnv):
             if render_mode != "human":
                 raise
             raise ValueError(f"ale-py cannot open its window: {error}; {NO_WINDOW}") from error
+        # What a copy or a pickle makes anew; ale-py has just noted its own arguments.
+        gym.utils.EzPickle.__init__(self, spec, actions, render_mode, seed)
         if actions is not None:
             self._action_set = [ale_py.Action[name] for name in actions]
             self.action_space = gym.spaces.Discrete(len(actions))
@@ -349,18 +351,19 @@ class Screen(gym.Wrapper):
             raise ValueError("'fire' is set, but the game has no action FIRE")
         self.fire_action = self.action_meanings.index("FIRE") if fire else None
 
-    def shrink(self, screen: np.ndarray) -> np.ndarray:
-        """(80, 80) of a whole grey screen."""
-        window = screen[self.top : self.bottom]
-        return cv2.resize(window, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-
     def reset(self, *, seed=None, options=None):
         screen, info = self.env.reset(seed=seed, options=options)
-        return self.shrink(screen), info
+        return shrink(screen, self.top, self.bottom), info
 
     def step(self, action):
         screen, reward, terminated, truncated, info = self.env.step(action)
-        return self.shrink(screen), reward, terminated, truncated and not terminated, info
+        obs = shrink(screen, self.top, self.bottom)
+        return obs, reward, terminated, truncated and not terminated, info
+
+
+def shrink(screen: np.ndarray, top: int, bottom: int) -> np.ndarray:
+    """(80, 80) of these rows of a whole grey screen."""
+    return cv2.resize(screen[top:bottom], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
 def make_env(
@@ -389,6 +392,8 @@ def make_env(
         raise ValueError(f"the skip rate must be 1 or more, not {skip_rate}")
     if max_episode_length is not None and max_episode_length < 1:
         raise ValueError(f"the episode length must be 1 or more, not {max_episode_length}")
+    if max_idle_steps is not None and max_idle_steps < 1:
+        raise ValueError(f"the steps without a reward must be 1 or more, not {max_idle_steps}")
     try:
         _check_entry(game_config)
         emulator = Emulator(spec, game_config.get("actions"), render_mode, seed)

@@ -124,7 +124,9 @@ def merge(planned: Experiment, found: Experiment) -> Experiment:
 
 def _has_begun(member: Member, root: Path) -> bool:
     """Whether there is something of a run that would be lost with its options."""
-    return member.finished or bool(member.commits and member.files(root).checkpoint.exists())
+    files = member.files(root)
+    kept = member.finished and files.training_csv.exists()  # else it is to begin anew
+    return kept or bool(member.commits and files.checkpoint.exists())
 
 
 class Process:

@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -145,6 +146,7 @@ def summarize(
     no_error = len(scores) == 1 or (one_game and not chance)
     return {
         "env": args.env,
+        "trained_on": agent.description.get("env"),  # None if nothing says it
         "episodes": len(scores),
         "seed": args.seed,
         "policy": policy_name(agent.greedy, agent.epsilon),
@@ -172,17 +174,30 @@ FOUND = {
 def write_summary(path: Path, summary: dict) -> str:
     """In place of one of the same evaluation; any other is renamed. Returns a line that says so."""
     text, renamed = json.dumps(summary, indent=2) + "\n", ""
-    if path.exists():
-        try:
-            old, new = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-            same = all(old.get(key) == new[key] for key in new.keys() - FOUND)
-        except (OSError, ValueError, AttributeError):
-            same = False
-        if not same:
-            ((_, aside),) = checkpoint.set_aside([path])
-            renamed = f"{path} of another evaluation is now {aside.name}"
-    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+    with alone_in(path.parent):
+        if path.exists():
+            try:
+                old, new = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+                same = all(old.get(key) == new[key] for key in new.keys() - FOUND)
+            except (OSError, ValueError, AttributeError):
+                same = False
+            if not same:
+                ((_, aside),) = checkpoint.set_aside([path])
+                renamed = f"{path} of another evaluation is now {aside.name}"
+        checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
     return renamed
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Other evaluations that end at this very moment wait. It leaves no file behind."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: no worse than without
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def histogram(scores: Sequence[float]) -> list[str]:
@@ -216,9 +231,11 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     if len(set(summary["scores"])) > 1:
         lines += histogram(summary["scores"])
     idle = summary["max_idle_steps"]
+    other = summary["trained_on"] not in (summary["env"], None)
     lines += [
         f"{summary['env']} after {checkpoint.in_words(summary['agent_steps'])} agent steps of "
-        f"training, {actions(summary['policy'], summary.get('epsilon'))}, seed {summary['seed']}, "
+        + (f"training on {summary['trained_on']}, " if other else "training, ")
+        + f"{actions(summary['policy'], summary.get('epsilon'))}, seed {summary['seed']}, "
         f"skip of {' or '.join(map(str, skip))} frames, "
         f"sticky actions {summary['repeat_action_probability']:g}, at most {summary['time_limit']}"
         + (f", {idle} without a reward" if idle else ""),
@@ -313,6 +330,8 @@ def check(args: argparse.Namespace) -> tuple[EnvSpec, list[Policy]]:
                 f"--record-game {args.record_game}: the games are 0 to {args.num_episodes - 1}"
             )
     if args.render:
+        if (args.workers or 1) > 1 or (args.processes or 1) > 1:
+            raise ValueError("--render plays one game at a time; leave out --workers, --processes")
         require_screen()
     spec = parse_env_id(args.env)
     check_skip_rate(spec, args.skip_rate)

@@ -260,6 +260,10 @@ class FastNetwork:
             )
         self.begin()
 
+    def __reduce__(self):
+        """A copy or a pickle is made anew: many arrays here are views of others, which it parts."""
+        return type(self), (self.model, self.num_envs, self.num_steps)
+
     @torch.no_grad()
     def begin(self) -> None:
         """A new rollout: forgets the kept steps and reads the weights anew."""

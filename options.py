@@ -482,7 +482,10 @@ def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
                 raise ValueError(f"--variant {name}: is there twice")
             if name.casefold() == other.casefold():  # one folder where a disk ignores case
                 raise ValueError(f"--variant {name} and {other} differ only in case")
-        variants[name] = shlex.split(given)
+        try:
+            variants[name] = shlex.split(given)
+        except ValueError as error:
+            raise ValueError(f"--variant {name}: {str(error).lower()}") from None
     args.variant = variants
     for given in (args.options, *variants.values()):
         for name in _given(given):

@@ -17,7 +17,9 @@ import utils  # isort: skip  # before torch: sets the number of threads
 
 import argparse
 import json
+import math
 import tomllib
+from collections.abc import Sequence
 
 import checkpoint
 import gym_eval
@@ -34,7 +36,13 @@ from environment import (
 
 REFERENCES = Path(__file__).with_name("references.toml")
 EPISODES = 100
-KEYS = ("policy", "seed", "episodes", "mean", "standard_error")
+KEYS = {  # of an evaluation, that a description keeps
+    "policy": str,
+    "seed": int,
+    "episodes": int,
+    "mean": float,
+    "standard_error": float | None,
+}
 HEADER = """\
 | id | random play | greedy | sampled | classic (days, 16 to 32 cores) | agent steps | hours |
 |---|---|---|---|---|---|---|"""
@@ -45,20 +53,34 @@ def published() -> list[Path]:
     return sorted(checkpoint.PUBLISHED.glob("*.json"))
 
 
-def add(evaluation: Path) -> None:
-    """ValueError: one line, if it is no evaluation of a published model, or not by its protocol."""
+def add(evaluations: Sequence[Path]) -> None:
+    """ValueError: one line, if one of them cannot be added; none is, then."""
+    descriptions = {path: json.loads(path.read_text(encoding="utf-8")) for path in published()}
+    changed = [_add(evaluation, descriptions) for evaluation in evaluations]
+    for path in changed:
+        text = json.dumps(descriptions[path], indent=2) + "\n"
+        checkpoint.write_atomically(path, lambda file, t=text: file.write(t.encode()))
+
+
+def _add(evaluation: Path, descriptions: dict[Path, dict]) -> Path:
+    """Put it into the description of its model, whose path is returned.
+
+    ValueError: one line, if it is no evaluation of a published model, or not by its protocol.
+    """
     try:
         found = json.loads(evaluation.read_text(encoding="utf-8"))
         result = {key: found[key] for key in KEYS}
         sha256 = found["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{evaluation}: no evaluation of gym_eval.py ({error!r})") from None
-    for path in published():
-        description = json.loads(path.read_text(encoding="utf-8"))
-        if description["sha256"] == sha256:
-            break
-    else:
+    for key, types in KEYS.items():
+        value = result[key]
+        if not isinstance(value, types) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{evaluation}: no evaluation of gym_eval.py ({key} is {value!r})")
+    path = next((p for p, known in descriptions.items() if known["sha256"] == sha256), None)
+    if path is None:
         raise ValueError(f"{evaluation}: of weights that are not published")
+    description = descriptions[path]
     if result["policy"] not in checkpoint.POLICIES:
         raise ValueError(f"{evaluation}: {result['policy']}, which the table has no column for")
     spec = parse_env_id(description["env"])
@@ -75,8 +97,7 @@ def add(evaluation: Path) -> None:
         if (other["policy"], other["seed"]) != (result["policy"], result["seed"])
     ]
     description["results"] = sorted([*others, result], key=lambda r: (r["policy"], r["seed"]))
-    text = json.dumps(description, indent=2) + "\n"
-    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+    return path
 
 
 def protocol(description: dict, spec: EnvSpec) -> dict:
@@ -139,9 +160,15 @@ def row(description: dict, references: dict) -> list[str]:
 
 
 def table() -> list[str]:
+    """ValueError: one line, if a model or its reference lacks what the table says."""
     references = tomllib.loads(REFERENCES.read_text(encoding="utf-8"))
     descriptions = [json.loads(path.read_text(encoding="utf-8")) for path in published()]
     order = list(references["random"])
+    for path, description in zip(published(), descriptions, strict=True):
+        if description["env"] not in order:
+            raise ValueError(f"{REFERENCES}: random play of {description['env']} is missing")
+        if not description.get("results"):
+            raise ValueError(f"{path}: no evaluation was added yet")
     descriptions.sort(key=lambda d: order.index(d["env"]))
     return [*HEADER.split("\n"), *(line for d in descriptions for line in row(d, references))]
 
@@ -151,11 +178,11 @@ def main() -> None:
     parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="ENV_eval.json")
     args = parser.parse_args()
     try:
-        for evaluation in args.add:
-            add(evaluation)
+        add(args.add)
+        lines = table()
     except ValueError as error:
         parser.error(str(error))
-    print("\n".join(table()))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

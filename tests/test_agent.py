@@ -1,7 +1,10 @@
 """An agent in a program of one's own plays the games of gym_eval.py, and says what it thinks."""
 
+import copy
 import functools
 import hashlib
+import json
+import pickle
 import re
 import textwrap
 from pathlib import Path
@@ -129,11 +132,33 @@ def test_an_agent_sees_the_same_in_ale_pys_whole_screen(screen):
     assert by_screen == play(agent, 1, 0)
 
 
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_an_agent_plays_on_as_it_does(duplicate):
+    agent = lively_agent("Breakout-v0", greedy=False)
+    env = agent.make_env()
+    obs, info = env.reset(seed=agent.reset())
+    for _ in range(9):
+        obs, *_, info = env.step(agent.act(obs, info))
+    other = duplicate(agent)
+    for _ in range(9):
+        action = agent.act(obs, info)
+        assert (other.act(obs, info), other.value) == (action, agent.value)
+        obs, *_, info = env.step(action)
+    again = duplicate(env)  # the same game, not begun
+    np.testing.assert_array_equal(again.reset(seed=5)[0], env.reset(seed=5)[0])
+
+
 @pytest.mark.parametrize(
-    "obs", [np.zeros((84, 84), np.uint8), np.zeros((80, 80)), np.zeros((1, 80, 80), np.uint8)]
-)
-def test_another_observation_is_refused(obs):
-    agent = lively_agent("Pong-v0")
+    "obs",
+    [
+        np.zeros((84, 84), np.uint8), np.zeros((80, 80)), np.zeros((1, 80, 80), np.uint8),
+        [[0] * 80] * 80, "a picture",
+    ],
+    ids=["84 x 84", "float", "batch", "list", "text"],
+)  # fmt: skip
+@pytest.mark.parametrize("env_id", ["Pong-v0", "Breakout-v0"])  # this one begins with FIRE
+def test_another_observation_is_refused(obs, env_id):
+    agent = lively_agent(env_id)
     with pytest.raises(ValueError, match=r"\(80, 80\), \(210, 160\) or \(210, 160, 3\), not"):
         agent.act(obs, {})
 
@@ -192,6 +217,37 @@ def test_another_size_than_that_of_the_weights_is_refused_in_words_of_this_inter
     path = save(tmp_path, "Pong-v0", lively_weights(6))
     with pytest.raises(ValueError, match=r"has 32 LSTM units, not the 5 asked for$"):
         Agent.load(path, hidden_size=5)
+
+
+def test_the_weights_say_how_many_units_they_have_whatever_their_description_does(tmp_path):
+    path = save(tmp_path, "Pong-v0", lively_weights(6))
+    description = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(description | {"hidden_size": 10**9}))
+    assert Agent.load(path).model.hidden_size == 32
+
+
+def test_the_actions_are_those_of_the_description_whatever_its_crops_say(tmp_path):
+    path = save(tmp_path, "Pong-v0", lively_weights(6))
+    description = json.loads(path.with_suffix(".json").read_text())
+    crops = {"crop1": 34, "crop2": 34, "actions": ["NOOP"]}
+    path.with_suffix(".json").write_text(json.dumps(description | {"game_config": crops}))
+    assert Agent.load(path).actions == description["actions"]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"skip_rate": 7}, "Pong-v0 skips by itself"),
+        ({"skip_rate": 0}, "must be 1 or more, not 0"),
+        ({"max_episode_length": 0}, "must be 1 or more, not 0"),
+        ({"max_idle_steps": -5}, "must be 1 or more, not -5"),
+    ],
+    ids=str,
+)
+def test_what_an_agent_cannot_play_by_is_refused(tmp_path, given, reason):
+    path = save(tmp_path, "Pong-v0", lively_weights(6))
+    with pytest.raises(ValueError, match=reason):
+        Agent.load(path, **given)
 
 
 @pytest.mark.parametrize("share", [2, -0.1, float("nan")])

@@ -1,6 +1,7 @@
 """What a run leaves on disk, and the test process that decides what is kept."""
 
 import csv
+import errno
 import hashlib
 import itertools
 import json
@@ -200,6 +201,8 @@ def test_weights_and_description_that_are_being_written_are_awaited(tmp_path, mo
         ({"normalizer": {"count": 1.0, "mean": 2.0, "std": float("nan")}}, "its 'normalizer' is"),
         ({"actions": "NOOP"}, "'actions' is missing or wrong"),
         ({"score": "high"}, "'score' is missing or wrong"),
+        ({"env": 5}, "'env' is no id"),
+        ({"hidden_size": -5}, "'hidden_size' is not 1 or more"),
     ],
 )
 def test_a_description_with_wrong_content_is_one_line(tmp_path, change, reason):
@@ -207,6 +210,15 @@ def test_a_description_with_wrong_content_is_one_line(tmp_path, change, reason):
     checkpoint.save_model(path, small_weights(), description_of() | change)
     with pytest.raises(ValueError, match=f"^\\S+Pong-v0\\.json: .*{reason}.*$"):
         checkpoint.load_model(path)
+
+
+def test_a_full_disk_says_which_file_was_not_written(tmp_path):
+    def write(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left on device: '\S+/Pong-v0\.ckpt'$"):
+        checkpoint.write_atomically(tmp_path / "Pong-v0.ckpt", write)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_with_something_more_are_refused(tmp_path):
@@ -223,9 +235,10 @@ def test_weights_with_something_more_are_refused(tmp_path):
     [
         (torch.ones(2).to_sparse(), "is no tensor of plain numbers"),
         (torch.ones(2, device="meta"), "is no tensor of plain numbers"),
+        (torch.ones(2, dtype=torch.complex64), "is no tensor of plain numbers"),
         (torch.full((2,), 1e300, dtype=torch.float64), "holds values that are not finite"),
     ],
-    ids=["sparse", "meta", "too large for float32"],
+    ids=["sparse", "meta", "complex", "too large for float32"],
 )
 def test_tensors_that_the_network_cannot_have_are_refused_with_one_line(tmp_path, tensor, reason):
     path = tmp_path / "Pong-v0.dat"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,7 @@ STEPS = ["--max-steps", "10"]
         ([*STEPS, "--seeds", "1e12"], "'1e12' is not a whole number above 0, and a million at"),
         ([*STEPS, "--", "--seed", "3"], "--seed is not for the runs of an experiment"),
         ([*STEPS, "--variant", "a:--max-minutes 3"], "--max-minutes is not for the runs"),
+        ([*STEPS, "--variant", "low:--recipe 'my"], "--variant low: no closing quotation"),
         ([*STEPS, "--variant", "low"], "not of the form NAME:OPTIONS"),
         ([*STEPS, "--variant", "../low:"], "not of the form NAME:OPTIONS"),
         ([*STEPS, "--variant", "low:", "--variant", "low:"], "is there twice"),
@@ -213,9 +215,17 @@ def test_changed_arguments_are_refused(arguments, message, tmp_path, capsys):
     assert Experiment.path(tmp_path).read_bytes() == before
 
 
+def finish(member: Member, root: Path) -> Member:
+    """Make it a run whose training games are there, but not its checkpoint."""
+    member.steps, member.seconds = 10, 1.0
+    member.folder(root).mkdir(parents=True)
+    checkpoint.append_csv(member.files(root).training_csv, [(1.0, 10, 2.0, 9)])
+    return member
+
+
 def test_a_run_without_a_checkpoint_can_get_other_options_or_vanish(tmp_path):
     """Its first options may have been mistyped; what is finished stays as it is."""
-    done = Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)
+    done = finish(Member("Pong-v0", "base", 1, [], ["abc"]), tmp_path)
     failed = [Member("Pong-v0", "low", 1, ["--env-config", "typo"], ["abc"])]
     failed += [Member("Pong-v0", "lwo", 1, [], ["abc"])]
     arguments = [*STEPS, "--seeds", "1", "--variant", "base:", "--variant", "low:--lr 1e-4"]
@@ -243,7 +253,7 @@ def test_a_file_that_was_edited_since_makes_no_equal_seeds(name, edited, option,
                   str(tmp_path), "--env-config", str(tmp_path / "crop.json")]  # fmt: skip
     args = options.parse_experiment(arguments)
     found, waiting = experiment.plan(args), experiment.plan(args)
-    found.members[0].steps, found.members[0].seconds = 10, 1.0
+    finish(found.members[0], tmp_path)
     found.write()
     assert experiment.merge(experiment.plan(args), Experiment.read(tmp_path)) == found
 
@@ -259,8 +269,18 @@ def test_a_file_that_was_edited_since_makes_no_equal_seeds(name, edited, option,
     assert experiment.merge(experiment.plan(args), found).members == found.members
 
 
+def test_a_finished_run_whose_folder_was_removed_begins_anew(tmp_path):
+    root = tmp_path
+    done = finish(Member("Pong-v0", "base", 1, [], ["abc"]), root)
+    planned = experiment.plan(options.parse_experiment([*STEPS, "--seeds", "1"]))
+    assert experiment.merge(planned, Experiment(root, 10, [done])).members == [done]
+    shutil.rmtree(done.folder(root))
+    (anew,) = experiment.merge(planned, Experiment(root, 10, [done])).members
+    assert (anew.finished, anew.commits) == (False, [])
+
+
 def test_seeds_games_and_variants_can_be_added_to_what_is_finished(tmp_path):
-    done = Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)
+    done = finish(Member("Pong-v0", "base", 1, [], ["abc"]), tmp_path)
     planned = options.parse_experiment([*STEPS, "--env", "Pong-v0", "Breakout-v0", "--seeds", "2"])
     merged = experiment.merge(experiment.plan(planned), Experiment(tmp_path, 10, [done]))
     assert merged.members[0] is done
@@ -268,7 +288,8 @@ def test_seeds_games_and_variants_can_be_added_to_what_is_finished(tmp_path):
 
 
 def test_a_finished_run_needs_its_checkpoint_no_more(tmp_path):
-    Experiment(tmp_path, 10, [Member("Pong-v0", "base", 1, [], ["abc"], 10, 1.0)]).write()
+    done = finish(Member("Pong-v0", "base", 1, [], ["abc"]), tmp_path)
+    Experiment(tmp_path, 10, [done]).write()
     assert experiment.main(["--folder", str(tmp_path), *STEPS, "--seeds", "1"], StopSignal()) == 0
     assert json.loads(Experiment.path(tmp_path).read_text())["runs"][0]["commits"] == ["abc"]
 

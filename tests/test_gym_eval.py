@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -332,6 +333,23 @@ def test_what_is_no_summary_is_set_aside_too(tmp_path, text):
     assert said == f"{path} of another evaluation is now Pong-v0_eval.old-1.json"
     assert (tmp_path / "Pong-v0_eval.old-1.json").read_text() == text
     assert json.loads(path.read_text()) == {"seed": 1}
+
+
+def test_evaluations_that_end_together_lose_no_summary(tmp_path):
+    path = tmp_path / "Pong-v0_eval.json"
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda i: gym_eval.write_summary(path, {"seed": i}), range(40)))
+    found = [json.loads(one.read_text())["seed"] for one in tmp_path.iterdir()]
+    assert sorted(found) == [*range(40)]
+
+
+def test_a_summary_says_on_which_id_the_weights_were_trained(models, tmp_path, capsys):
+    path = str(models / "Pong-v0.dat")
+    options = ("--log-dir", str(tmp_path), "-ne", "1", "-mel", "4", "--load-model", path)
+    for env_id, words in (("Pong-v0", ""), ("PongNoFrameskip-v4", " on Pong-v0")):
+        assert gym_eval.main([*options, "--env", env_id], StopSignal()) == 0
+        assert f"{env_id} after 2234 agent steps of training{words}, " in capsys.readouterr().out
+        assert summary(tmp_path, env_id)["trained_on"] == "Pong-v0"
 
 
 def test_weights_in_the_old_file_format_play_with_a_fresh_normaliser(
@@ -711,6 +729,8 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--record-seconds", "5"], "--record-seconds goes with --record; give both"),
         (["--record-panel", "False"], "--record-panel goes with --record; give both"),
         (["--render-freq", "1", "--render", "False"], "--render-freq goes with --render;"),
+        (["--render", "--workers", "2"], "--render plays one game at a time"),
+        (["--render", "--processes", "2"], "--render plays one game at a time"),
         (["--published"], "not allowed with"),  # a folder is named
         (["--load-model", "Pong-v0.dat"], "not allowed with"),
         (["--no-such-option"], "--no-such-option"),

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import re
 import shutil
 import statistics
@@ -104,7 +105,7 @@ def evaluation(folder: Path, **changes) -> Path:
 
 def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
     for mean in (1.5, 2.5):
-        results.add(evaluation(copies, mean=mean))
+        results.add([evaluation(copies, mean=mean)])
     added = json.loads((copies / "Pong-v0.json").read_text(encoding="utf-8"))["results"]
     assert [r["mean"] for r in added if r["policy"] == "sampled" and r["seed"] == 3] == [2.5]
     assert len([r for r in added if r["policy"] == "greedy"]) == 2
@@ -121,15 +122,34 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
         ({"time_limit": "10000 frames"}, "time_limit is 10000 frames, in place of 10000 agent"),
         ({"time_limit": 5}, "time_limit is 5, in place of"),
         ({"env": "Pong-v4"}, "env is Pong-v4, in place of Pong-v0"),
+        ({"mean": "x"}, "mean is 'x'"),
+        ({"mean": math.nan}, "mean is nan"),
+        ({"mean": None}, "mean is None"),
+        ({"seed": "7"}, "seed is '7'"),
         ({"max_idle_steps": 5}, "max_idle_steps is 5, in place of None"),
         ({"game_config": PONG | {"crop1": 35}}, "game_config is {'crop1': 35, .*in place of"),
     ],
 )
 def test_an_evaluation_that_is_not_by_the_protocol_is_refused(copies, changes, words):
     before = (copies / "Pong-v0.json").read_bytes()
+    good = evaluation(copies, seed=4).rename(copies / "good")
     with pytest.raises(ValueError, match=words):
-        results.add(evaluation(copies, **changes))
+        results.add([good, evaluation(copies, **changes)])
     assert (copies / "Pong-v0.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"env": "Gopher-v0"}, "references.toml: random play of Gopher-v0 is missing"),
+        ({"results": []}, "Pong-v0.json: no evaluation was added yet"),
+    ],
+)
+def test_what_the_table_lacks_is_one_line(copies, changes, words):
+    path = copies / "Pong-v0.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
+    with pytest.raises(ValueError, match=words):
+        results.table()
 
 
 def test_one_game_is_all_where_there_is_no_chance():
@@ -141,7 +161,7 @@ def test_one_game_is_all_where_there_is_no_chance():
 def test_what_is_no_evaluation_is_one_line(tmp_path, text):
     (tmp_path / "eval").write_text(text)
     with pytest.raises(ValueError, match=r"^[^\n]*no evaluation of gym_eval.py[^\n]*$"):
-        results.add(tmp_path / "eval")
+        results.add([tmp_path / "eval"])
 
 
 @pytest.mark.parametrize(
