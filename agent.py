@@ -39,7 +39,7 @@ from environment import (
 )
 from model import make_model
 from network import make_network, why_plain
-from player import BLOCK, env_seed, sample, stray
+from player import BLOCK, choose, env_seed
 from utils import EVALUATE, game_seed, say
 
 
@@ -65,7 +65,8 @@ class Agent:
     game_config: the crops and FIRE that it plays with.
     policy: (actions,) probabilities for the observation of the last act(); None if that was FIRE,
         for which the network is not asked.
-    value: the discounted return that it expects from there; None likewise.
+    value: the discounted return that it expects from there, of rewards clipped to [-1, 1], not a
+        score; None likewise.
     slow_because: why plain PyTorch computes although nobody asked for it; empty if it does not.
     """
 
@@ -216,13 +217,10 @@ class Agent:
         )
         policy = torch.softmax(logit, 1)  # (BLOCK, actions)
         self.policy, self.value = policy[self.row].numpy(), float(value[self.row])
-        if self.greedy:
-            best = int(logit[self.row].argmax())
-            if not self.epsilon:
-                return best
-            drawn = np.array([self.rng.random()])
-            return int(stray(np.array([best]), len(self.actions), drawn, self.epsilon)[0])
-        return int(sample(policy, np.full(BLOCK, self.rng.random()))[self.row])
+        action = choose(
+            logit, self.greedy, self.epsilon, lambda: np.full(BLOCK, self.rng.random())
+        )
+        return int(action[self.row])
 
     def _forget(self) -> None:
         self.hx = torch.zeros(BLOCK, self.model.hidden_size)

@@ -572,13 +572,12 @@ def append_csv(path: Path, rows: Sequence[tuple]) -> None:
             raise
 
 
-def read_csv(path: Path, up_to_step: float = math.inf) -> list[tuple[float, int, float, int]]:
-    """Rows of a run's CSV up to that agent step; none if there is no file.
+def read_csv(path: Path) -> list[tuple[float, int, float, int]]:
+    """Rows of a run's CSV; none if there is no file.
 
     Whatever else is in the file is left out. OSError: it cannot be read.
     """
-    rows, _ = _read_csv(path)
-    return [row for row in rows if row[1] <= up_to_step]
+    return _read_csv(path)[0]
 
 
 def mend_csv(path: Path, up_to_step: float = math.inf) -> Path | None:

@@ -55,7 +55,7 @@ class Cluster:
         self,
         hogwild: Hogwild,
         args: argparse.Namespace,
-        make_env: Callable[[], gym.Env],
+        make_env: Callable[..., gym.Env],
         num_actions: int,
         count_alive: Callable[[], int],
     ):

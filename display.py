@@ -74,7 +74,7 @@ def number(value: float, form: str = ".2f") -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-def points(score: float) -> str:
+def in_tenths(score: float) -> str:
     """A score, to a tenth: '-20.5', '1,200'; a dash for nan."""
     return number(score, ",.1f").removesuffix(".0")
 
@@ -93,7 +93,8 @@ def beats_first(evaluations: np.ndarray) -> bool:
 class Display:
     """Shows a run on the terminal's alternate screen, which leaves what was there before as it was.
 
-    run, processes, cluster: of main.py.  Use it as a context; call `update` as often as you like.
+    run: run.Run.  processes: group.Processes.  cluster: cluster.Cluster.
+    Use it as a context; call `update` as often as you like.
     """
 
     def __init__(self, run, processes, console: Console, cluster=None):
@@ -209,12 +210,12 @@ class Display:
         recent = self.scores[-RECENT:]
         score = "none yet"
         if recent:
-            score = f"[bold]last {points(recent[-1])}[/]   mean of {len(recent)} "
-            score += f"{points(np.mean(recent))}   best {points(best)}"
+            score = f"[bold]last {in_tenths(recent[-1])}[/]   mean of {len(recent)} "
+            score += f"{in_tenths(np.mean(recent))}   best {in_tenths(best)}"
         games = count(args.eval_episodes, f"{self.run.description['policy']} game")
         table.add_row("score", f"{score}   [dim]{games} each[/]")
         if self.is_new:
-            near = f", here near {points(self.scores[0])}" if self.scores else ""
+            near = f", here near {in_tenths(self.scores[0])}" if self.scores else ""
             table.add_row("", f"[dim]a new agent plays as by chance{near}[/]")
         table.add_row(
             "training",

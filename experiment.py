@@ -12,7 +12,7 @@ seeds and variants may be added to a folder; what has begun there does not chang
 from stopping import STOP_WITH_INPUT, StopSignal
 
 if __name__ == "__main__":
-    stop_signal = StopSignal(at_once=True).install()  # the imports take seconds
+    stop_signal = StopSignal(at_once=True, code=130).install()  # the imports take seconds
 
 import utils  # noqa: F401, I001  # before torch: sets the number of threads
 import contextlib
@@ -25,6 +25,7 @@ if __name__ == "__main__":
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -256,7 +257,7 @@ class Driver:
             return
         if saved and saved["steps"] >= self.experiment.max_steps:
             self._finish(one.member, saved)
-        elif one.process.returncode != 0:
+        elif one.process.returncode not in (0, -signal.SIGTERM):  # that meets it before its handler
             self._fail(one.member, one.last_words())
         elif self.stop_signal.received:
             at = saved["steps"] if saved else 0
@@ -334,7 +335,7 @@ class Driver:
         table = Table(title=self.summary(), title_justify="left", title_style="")
         for column in ("game", "variant", "seed: agent steps, score of training games"):
             table.add_column(column)
-        for (env, variant), members in self.experiment.groups(self.experiment.members).items():
+        for (env, variant), members in self.experiment.groups().items():
             table.add_row(env, variant, ",  ".join(map(self._in_words, members)))
         return table
 

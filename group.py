@@ -31,7 +31,7 @@ class Processes:
         self,
         server: Hogwild,
         args: Namespace,
-        make_env: Callable[[], gym.Env],
+        make_env: Callable[..., gym.Env],
         context: BaseContext,
         stop_signal: StopSignal,
         test: tuple | None = None,
@@ -148,14 +148,14 @@ class Processes:
                 process.kill()
                 process.join()
 
-    def stop(self, server: Hogwild) -> None:
+    def stop(self) -> None:
         """Ask every process to end, and end those that do not.
 
         Before the first update there is nothing to wait for: many workers on few cores take long
         to start, and see the flag only then.
         """
-        server.stop()
-        deadline = time.monotonic() + (STOP_SECONDS if server.has_learned else 0)
+        self.server.stop()
+        deadline = time.monotonic() + (STOP_SECONDS if self.server.has_learned else 0)
         for process in self.running:
             process.join(max(0.0, deadline - time.monotonic()))
         for process in self.running:

@@ -1,8 +1,9 @@
 """What the processes of a run share: parameters, optimizers and counters, without any lock.
 
-A worker touches the world outside through three things: it pulls the newest weights, it pushes a
-gradient, it reports counts and finished games. All three are methods of Hogwild. On several
-machines each has its own Hogwild, to which all other machines are one more worker: see exchange.py.
+A worker touches the world outside through methods of Hogwild: it pulls the newest weights, pushes a
+gradient (and with --value-mean-step moves one weight, `approach`), reports counts and finished
+games. The statistics of its normaliser lie here as well. On several machines each has its own
+Hogwild, to which all other machines are one more worker: see exchange.py.
 
 Reference: Niu et al. (2011), "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient
 Descent"; Mnih et al. (2016), "Asynchronous Methods for Deep Reinforcement Learning".
@@ -119,10 +120,10 @@ class Hogwild:
             # The statistics continue; the options are those of this session.
             fresh = optimizer.state_dict()
             try:
-                found = {name: tensor.shape for name, tensor in state["state"][0].items()}
+                found = {name: tensor.shape for name, tensor in state["state"].get(0, {}).items()}
             except (AttributeError, KeyError, TypeError):
                 found = None
-            if found != {name: tensor.shape for name, tensor in fresh["state"][0].items()}:
+            if found != {name: tensor.shape for name, tensor in fresh["state"].get(0, {}).items()}:
                 raise ValueError("the saved state of the optimizer does not fit this run")
             optimizer.load_state_dict({**state, "param_groups": fresh["param_groups"]})
         rows = num_workers + several_machines
@@ -170,21 +171,22 @@ class Hogwild:
         view.optimizers = [] if rank is None else [self.optimizers[rank % n]]
         return view
 
-    # The worker's three things.
+    # For a worker.
 
     def pull(self, weights: Tensor) -> None:
-        """Copy the newest weights into `weights`, (P,) on any device."""
+        """Copy the newest weights into `weights`, (P,)."""
         weights.copy_(self.parameter.detach())
 
     def push(self, gradient: Tensor, rank: int, lr: float) -> None:
-        """Apply one gradient, (P,) on any device, with one optimizer step of size lr."""
+        """Apply one gradient, (P,), with one optimizer step of size lr."""
         optimizer = self.optimizers[rank % len(self.optimizers)]
-        # This process's copies of the options.
+        # This process's copies of the options. A shared optimizer sees every update, one of a
+        # worker's own only one in as many as there are workers.
         optimizer.param_groups[0]["lr"] = lr
         forget_as_one_of(optimizer, float(self.figures[WORKERS].sum()) / self.workers_per_optimizer)
         # `.grad` itself is private to each process. It is set anew for every update, so that no
         # gradient is applied twice.
-        self.parameter.grad = gradient.to(self.parameter.device)
+        self.parameter.grad = gradient
         optimizer.step()
 
     def approach(self, place: int, target: Tensor, share: float) -> None:

@@ -42,7 +42,7 @@ class Job(NamedTuple):
     """What every machine has to know of a run."""
 
     args: Namespace
-    make_env: Callable[[], gym.Env]
+    make_env: Callable[..., gym.Env]
     num_actions: int
     versions: dict[str, str]  # those of the driver's machine, see versions
     optimizers: list[dict]  # state dicts of the driver's machine
@@ -135,7 +135,7 @@ class Machine:
                 processes.wait(0.2)
                 healthy = processes.replace_dead(logger) and exchanger.is_alive()
         finally:
-            processes.stop(hogwild)
+            processes.stop()
             heard = exchanger.finish(LAST_SECONDS)
         if exchanger.error:
             raise RuntimeError(f"its exchange failed: {exchanger.error}")

@@ -203,7 +203,7 @@ def run_to_end(
                     display.stopping()
             if cluster:
                 _reach(logger, cluster.stop)
-            processes.stop(run.server)
+            processes.stop()
             if cluster:
                 _reach(logger, functools.partial(cluster.finish, logger))
     if display:  # errors and the last line are for the terminal as well
@@ -287,7 +287,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             run.prepare_files(resumed)
         except (ValueError, OSError) as error:
             if resumed:
-                with contextlib.suppress(OSError):  # rows of a full disk stay in ENV.dropped.csv
+                with contextlib.suppress(OSError):
                     run.undo_prepare_files()
             return _fail(str(error))
         if resumed and (reached := run.target_reached()):

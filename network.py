@@ -54,7 +54,7 @@ NO_STEP = "no step has been acted since the rollout began, or since its gradient
 
 
 class PlainNetwork:
-    """In plain PyTorch, on any device; see FastNetwork for shapes.
+    """In plain PyTorch; see FastNetwork for shapes.
 
     model: any module that keeps the contract of model.py.
     """

@@ -511,7 +511,7 @@ class Policy(NamedTuple):
 
 def policies(args: argparse.Namespace) -> list[Policy]:
     """Those that the options of gym_eval.py ask for. ValueError: they contradict each other."""
-    if args.greedy is args.stochastic is False:
+    if args.greedy is False and args.stochastic is False:
         raise ValueError("--greedy False is --stochastic; leave out --stochastic False")
     greedy = args.greedy or args.stochastic is False
     sampled = args.stochastic or args.greedy is False
@@ -842,7 +842,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     given = vars(args)
     asked = {name: given[name] for name in recipe_options() if name in given}
     values = recipe(args.env, args.envs_per_worker, asked.get("optimizer"), args.recipe, asked)
-    given.update(values | asked)
+    given.update(values | asked)  # asked: what recipe() took back, for the checks below to see
     if args.value_mean_step and args.envs_per_worker == 1:
         raise ValueError("--value-mean-step compares games; give 0 or --envs-per-worker 2 or more")
     if args.amsgrad and args.optimizer != "Adam":

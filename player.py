@@ -83,7 +83,7 @@ class Game:
 def sample(policy: Tensor, drawn: np.ndarray) -> np.ndarray:
     """(E,) actions of the probabilities (E, actions), from numbers drawn in [0, 1), (E,)."""
     # Inverse of the cumulative distribution; dividing by its end makes that exactly 1.
-    cumulative = policy.cpu().double().numpy().cumsum(1)
+    cumulative = policy.double().numpy().cumsum(1)
     return (cumulative / cumulative[:, -1:] <= drawn[:, None]).sum(1)
 
 
@@ -91,6 +91,19 @@ def stray(greedy: np.ndarray, num_actions: int, drawn: np.ndarray, epsilon: floa
     """(E,) actions: where the number drawn in [0, 1), (E,), is below epsilon, any one at random."""
     anything = np.minimum(drawn / epsilon * num_actions, num_actions - 1)  # uniform where < epsilon
     return np.where(drawn < epsilon, anything.astype(np.int64), greedy)
+
+
+def choose(
+    logit: Tensor, greedy: bool, epsilon: float, draw: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """(E,) actions for logits (E, actions); see Player.step.
+
+    draw: gives (E,) numbers in [0, 1); called only where there is chance.
+    """
+    if not greedy:
+        return sample(torch.softmax(logit, 1), draw())
+    best = logit.argmax(1).numpy()
+    return stray(best, logit.shape[1], draw(), epsilon) if epsilon else best
 
 
 class Step(NamedTuple):
@@ -123,9 +136,8 @@ class Player:
         self.learning = learning
         self.games = games
         self.count_lives = count_lives
-        self.device = next(network.model.parameters()).device
-        self.obs = torch.zeros(len(games), 1, 80, 80, device=self.device)
-        self.hx = torch.zeros(len(games), network.model.hidden_size, device=self.device)
+        self.obs = torch.zeros(len(games), 1, 80, 80)
+        self.hx = torch.zeros(len(games), network.model.hidden_size)
         self.cx = torch.zeros_like(self.hx)
         self.steps = 0  # agent steps played in all rows, FIRE included
 
@@ -149,7 +161,7 @@ class Player:
         self.steps += game.length
         self.obs = self.obs.clone()  # a gradient may still need the old one
         self.obs[row, 0] = torch.from_numpy(game.observation())
-        self._forget(torch.arange(len(self.games), device=self.device) == row)
+        self._forget(torch.arange(len(self.games)) == row)
 
     def value(self) -> Tensor:
         """(E,) value of the present observation."""
@@ -163,7 +175,7 @@ class Player:
         that are over.
         """
         value, logit, self.hx, self.cx = self._think()
-        action = self._choose(logit, greedy, epsilon)
+        action = choose(logit, greedy, epsilon, self._draw)
         reward = np.zeros(len(self.games), dtype=np.float32)
         ended = np.zeros((2, len(self.games)), dtype=bool)  # terminated, truncated
         obs = np.zeros((len(self.games), 1, 80, 80), dtype=np.float32)
@@ -174,8 +186,8 @@ class Player:
             reward[row], *ended[:, row] = self._act(game, int(action[row]))
             self.steps += game.length - length
             obs[row, 0] = game.observation()
-        self.obs = torch.from_numpy(obs).to(self.device)
-        terminated, truncated = torch.from_numpy(ended).to(self.device)
+        self.obs = torch.from_numpy(obs)
+        terminated, truncated = torch.from_numpy(ended)
         # Of the last observation, with the LSTM state that led to it.
         cut_value = self.value() * truncated if ended[1].any() else torch.zeros_like(value)
         if ended.any():
@@ -183,8 +195,8 @@ class Player:
         return Step(
             value,
             logit,
-            torch.from_numpy(action).to(self.device),
-            torch.from_numpy(reward).to(self.device),
+            torch.from_numpy(action),
+            torch.from_numpy(reward),
             terminated,
             truncated,
             cut_value,
@@ -197,14 +209,9 @@ class Player:
         rows = [row for row, game in enumerate(self.games) if not game.over]
         return self.network.evaluate(self.obs, self.hx, self.cx, rows)
 
-    def _choose(self, logit: Tensor, greedy: bool, epsilon: float) -> np.ndarray:
-        """(E,) actions. Each row draws from the stream of its own game."""
-        if greedy and not epsilon:
-            return logit.argmax(1).cpu().numpy()
-        drawn = np.array([0.0 if game.over else game.rng.random() for game in self.games])
-        if greedy:
-            return stray(logit.argmax(1).cpu().numpy(), logit.shape[1], drawn, epsilon)
-        return sample(torch.softmax(logit, 1), drawn)
+    def _draw(self) -> np.ndarray:
+        """(E,) numbers in [0, 1). Each row draws from the stream of its own game."""
+        return np.array([0.0 if game.over else game.rng.random() for game in self.games])
 
     def _act(self, game: Game, action: int) -> tuple[float, bool, bool]:
         """One step of one game, and FIRE after a lost life. Reward and ends are for learning."""
@@ -254,7 +261,7 @@ def in_order(num_games: int) -> Callable[[Collection[int]], int | None]:
 
 def play_games(
     model,
-    make_env: Callable[[], gym.Env],
+    make_env: Callable[..., gym.Env],
     seeds: Sequence[np.random.SeedSequence],
     normalizer: Normalizer | None,
     count_lives: bool,

@@ -1,8 +1,8 @@
 """Learning curves from the CSVs of runs: `python plot.py logs/Pong-v0.csv -o logs/Pong-v0.png`.
 
-Evaluations, played greedily: each point is the mean score of one, with its standard error; the
-solid line joins them, or with `--smooth N` is the mean over the last N. Training games, played by
-sampling: the dashed line is the mean over the last games.
+Evaluations, played greedily (on ids without chance by sampling): each point is the mean score of
+one, with its standard error; the solid line joins them, or with `--smooth N` is the mean over the
+last N. Training games, played by sampling: the dashed line is the mean over the last games.
 
 Of an experiment's folder, `python plot.py runs/rates -o rates.png`: a panel for each game, with the
 mean over seeds of each variant and its 95 % interval as a band, and one for the human-normalised
@@ -291,7 +291,7 @@ def member_curves(
     kind: one of SCORES.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
-    for (env, variant), members in experiment.groups(experiment.members).items():
+    for (env, variant), members in experiment.groups().items():
         curves = []
         for member in [one for one in members if one.finished] or members:
             files = member.files(experiment.root)

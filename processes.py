@@ -1,6 +1,6 @@
 """How the processes of a run or an evaluation begin, end, and are found to hang.
 
-Nothing here knows what they do; main.py and evaluation.py start and watch them.
+Nothing here knows what they do; group.py and evaluation.py start and watch them.
 """
 
 import atexit

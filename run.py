@@ -1,6 +1,7 @@
 """A run: what it builds, saves and restores, and the files of an earlier one."""
 
 import argparse
+import contextlib
 import copy
 import functools
 import logging
@@ -128,7 +129,7 @@ class Locks:
 
 
 class Run:
-    """A run: its shared memory, its files and its processes.
+    """A run: its shared memory and its files; its processes are in group.py.
 
     server: what the processes share.  files: where it writes.
     """
@@ -321,13 +322,13 @@ class Run:
         }
         data = checkpoint.to_bytes(content)
         checkpoint.write_atomically(self.files.checkpoint, lambda file: file.write(data))
+        self.saved_at, self.has_saved, self.saved_steps = time.monotonic(), True, steps
+        self.saved_evaluations = evaluations
         if last and math.isnan(best_score):
             description = checkpoint.describe(self.description, steps, seconds, normalizer, None)
             checkpoint.save_model(self.files.model, self.model.state_dict(), description)
         if last:
             checkpoint.mend_leftovers(self.files)  # of a test process that was killed
-        self.saved_at, self.has_saved, self.saved_steps = time.monotonic(), True, steps
-        self.saved_evaluations = evaluations
 
     def write_games(self, logger: logging.Logger, last: bool = False) -> None:
         """Add the training games that have ended to their CSV, or try again with the next ones.
@@ -475,7 +476,8 @@ class Run:
                 if content is None:
                     path.unlink(missing_ok=True)
                 elif path.read_bytes() != content:
-                    checkpoint.write_atomically(path, lambda file, c=content: file.write(c))
+                    with contextlib.suppress(OSError):  # a full disk: they stay in ENV.dropped.csv
+                        checkpoint.write_atomically(path, lambda file, c=content: file.write(c))
             for _, kept in self.damaged:
                 kept.unlink()
         else:

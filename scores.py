@@ -120,11 +120,12 @@ class Experiment:
         text = json.dumps({"max_steps": self.max_steps, "runs": runs}, indent=2) + "\n"
         checkpoint.write_atomically(self.path(self.root), lambda file: file.write(text.encode()))
 
-    def groups(self, members: Sequence[Member]) -> dict[tuple[str, str], list[Member]]:
-        """Those of the members that have the same game and variant, in their order."""
+    def groups(self, finished: bool = False) -> dict[tuple[str, str], list[Member]]:
+        """Members by game and variant, in their order.  finished: only those that are."""
         found: dict[tuple[str, str], list[Member]] = {}
-        for member in members:
-            found.setdefault((member.env, member.variant), []).append(member)
+        for member in self.members:
+            if member.finished or not finished:
+                found.setdefault((member.env, member.variant), []).append(member)
         return found
 
 
@@ -236,7 +237,7 @@ def results(experiment: Experiment) -> list[Row]:
     These are there of variants that have finished runs in all games, if there are several games and
     published scores of all of them.
     """
-    finished = experiment.groups([member for member in experiment.members if member.finished])
+    finished = experiment.groups(finished=True)
     rows, last = [], {}
     for (env, variant), members in finished.items():
         files = [member.files(experiment.root) for member in members]

@@ -87,7 +87,7 @@ class SharedAdam(_Shared, torch.optim.Adam):
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p] = {
-                    "step": torch.zeros((), device=p.device),
+                    "step": torch.zeros(()),
                     "exp_avg": torch.zeros_like(p),
                     "exp_avg_sq": torch.zeros_like(p),
                 }

@@ -25,7 +25,7 @@ PROGRESS_SECONDS = 60  # between lines about an evaluation that takes long
 def test(
     args: Namespace,
     server: Hogwild,
-    make_env: Callable[[], gym.Env],
+    make_env: Callable[..., gym.Env],
     files: Files,
     description: dict,
     logger: logging.Logger,
@@ -152,7 +152,7 @@ def is_best(score: float, best_score: float, save_score_level: float | None) -> 
 def test_process(
     args: Namespace,
     server: Hogwild,
-    make_env: Callable[[], gym.Env],
+    make_env: Callable[..., gym.Env],
     files: Files,
     description: dict,
     output: Output,

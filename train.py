@@ -150,7 +150,8 @@ def collect(
     values, logits, actions, rewards, terminated, truncated, cut_values = map(
         torch.stack, zip(*steps, strict=True)
     )
-    # Rows that ended with the last step have begun anew; the two lines below leave them out.
+    # Where a step ended an episode, what is next here belongs to another one, or to a new game: the
+    # two lines below put what follows the end in its place, the value at the cut or 0.
     next_values = torch.cat([values[1:], player.value()[None]])
     next_values = torch.where(truncated, cut_values, next_values)
     next_values = torch.where(terminated, 0.0, next_values)
@@ -172,7 +173,7 @@ def scheduled(args: Namespace, steps: int) -> tuple[float, float, float]:
 
 
 def train(
-    rank: int, args: Namespace, server: Hogwild, make_env: Callable[[], gym.Env]
+    rank: int, args: Namespace, server: Hogwild, make_env: Callable[..., gym.Env]
 ) -> None:
     """Train until the run stops. Worker `rank` of a run with the options of main.py.
 
@@ -211,8 +212,7 @@ def train(
         returns, advantages = returns_and_advantages(
             rewards, values, next_values, ended, gamma, args.tau, args.reward_ends_return
         )
-        policy = torch.softmax(logits, -1)
-        values.requires_grad_()
+        values.requires_grad_()  # only now: returns and advantages are constants
         logits.requires_grad_()
         targets = relative_to_others(returns, value_bias) if args.value_mean_step else returns
         loss = a3c_loss(values, logits, actions, targets, advantages)
@@ -230,7 +230,7 @@ def train(
         server.push(gradient, rank, lr)
         if args.value_mean_step:
             server.approach(bias_place, returns.mean(), args.value_mean_step)
-        steps = values.numel()
+        steps, policy = values.numel(), torch.softmax(logits.detach(), -1)
         server.report(
             rank,
             updates=1,
@@ -250,7 +250,7 @@ def train_process(
     rank: int,
     args: Namespace,
     server: Hogwild,
-    make_env: Callable[[], gym.Env],
+    make_env: Callable[..., gym.Env],
     errors_to: str | None = None,
 ) -> None:
     """`train` as the body of a process; errors_to: see processes.become_child."""

@@ -100,7 +100,8 @@ def whole(text: str) -> int:
     unit = {"k": 1_000, "M": 1_000_000}.get(text[-1:])
     if unit is None and "e" not in text.lower():
         return int(text)
-    value = float(text[:-1] if unit else text) * (unit or 1)
+    # Rounded: 4.1 * 1_000_000 is 4099999.9999999995.
+    value = round(float(text[:-1] if unit else text) * (unit or 1), 6)
     if not value.is_integer():
         raise ValueError
     return int(value)

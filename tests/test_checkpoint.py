@@ -488,8 +488,6 @@ def test_a_row_that_a_crash_cut_off_is_dropped(tmp_path, missing):
 def test_rows_newer_than_a_step_are_dropped(tmp_path):
     path = tmp_path / "Pong-v0.csv"
     checkpoint.append_csv(path, ROWS)
-    assert checkpoint.read_csv(path, up_to_step=200) == ROWS[:2]
-    assert checkpoint.read_csv(path, up_to_step=199) == ROWS[:1]
     checkpoint.mend_csv(path, up_to_step=200)
     assert checkpoint.read_csv(path) == ROWS[:2]
     checkpoint.append_csv(path, ROWS[2:])

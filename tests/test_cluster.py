@@ -250,7 +250,7 @@ class RecallRun:
 
     def __exit__(self, *error):
         self.cluster.stop()
-        self.processes.stop(self.server)
+        self.processes.stop()
         self.cluster.finish(self.logger)
 
     def assert_one_set_of_weights(self) -> None:

@@ -25,7 +25,7 @@ from test_main import PROJECT, SMALL
 
 import checkpoint
 import display
-from display import Display, beats_first, draw_curve, number, points, read_lines
+from display import Display, beats_first, draw_curve, in_tenths, number, read_lines
 from hogwild import (
     Hogwild,
 )
@@ -64,7 +64,8 @@ def test_numbers():
 
 
 def test_scores_have_a_tenth_where_it_is_not_zero():
-    assert [points(x) for x in (-21.0, -20.96, 1234.5, math.nan)] == ["-21", "-21", "1,234.5", "-"]
+    words = ["-21", "-21", "1,234.5", "-"]
+    assert [in_tenths(x) for x in (-21.0, -20.96, 1234.5, math.nan)] == words
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,36 @@ def test_a_run_shorter_than_a_rollout_is_not_said_to_be_stopped_by_somebody(tmp_
     assert "--max-steps 100" in error
 
 
+def test_a_run_that_a_stop_meets_before_it_can_save_has_not_failed(tmp_path, capsys):
+    member, stop_signal = Member("Pong-v0", "base", 1, []), StopSignal()
+    stop_signal.received = True
+    driver = experiment.Driver(Experiment(tmp_path, 100, [member]), 1, stop_signal, quiet=False)
+    ended = SimpleNamespace(returncode=-signal.SIGTERM)
+    driver._ended(SimpleNamespace(member=member, process=ended))
+    assert driver.failed == {}
+    assert capsys.readouterr().out == "Pong-v0 base seed 1 stopped at agent step 0\n"
+
+
+def test_ctrl_c_while_it_loads_is_no_success(tmp_path):
+    code = (
+        "import runpy, sys, time, options\n"
+        "def parse(argv): print('loading', flush=True); time.sleep(100)\n"
+        "options.parse_experiment = parse\n"
+        f"runpy.run_path({str(PROJECT / 'experiment.py')!r}, run_name='__main__')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "loading\n"
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (130, "stopped before anything had begun\n")
+
+
 def test_a_damaged_checkpoint_fails_its_run_in_one_line_that_names_a_way_out(tmp_path, capsys):
     member = Member("Pong-v0", "base", 1, [])
     files = member.files(tmp_path)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -36,7 +37,7 @@ import options
 import processes
 from hogwild import GAMES_KEPT
 from messages import too_little_memory, what_next
-from run import Run, load_options
+from run import Run, load_options, make_folders
 from stopping import REPEAT_SECONDS, StopSignal
 from utils import close_logger, setup_logger
 
@@ -462,10 +463,48 @@ def test_a_stop_while_the_disk_is_full_is_one_line_about_what_is_there(
     assert shown.err == ""
     steps = checkpoint.load_checkpoint(saved)["steps"]
     assert shown.out.splitlines()[-1].endswith(
-        "stopped, not saved: [Errno 27] File too large; "
+        f"stopped, not saved: [Errno 27] File too large: '{saved}'; "
         f"--resume goes on from agent step {steps}, {saved}"
     )
     assert [saved.read_bytes()] == before
+
+
+def test_a_disk_that_fills_between_checkpoint_and_weights_leaves_what_is_there(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run = Run(*load_options([*SMALL, "--quiet"]))
+    make_folders("trained_models", "logs")
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "trained_models/Pong-v0.dat")
+
+    monkeypatch.setattr(checkpoint, "save_model", fail)
+    run.server.report(0, steps=100, updates=1)
+    logger = setup_logger("full", os.devnull)
+    assert not main.finish(run, logger, healthy=True)
+    where = "--resume goes on from agent step 100, trained_models/Pong-v0.ckpt"
+    assert where in capsys.readouterr().out
+    assert checkpoint.load_checkpoint(run.files.checkpoint)["steps"] == 100
+
+
+def test_a_full_disk_keeps_no_file_from_its_old_name(trained, monkeypatch):
+    """What --resume took out of a CSV stays in ENV.dropped.csv then."""
+    monkeypatch.chdir(trained)
+    run = Run(*load_options(["--resume", "--max-steps", "9000"]))
+    path = run.files.training_csv
+    run.csv_before = {path: b"more"}
+    aside = run.files.model.with_name("Pong-v0.old-1.dat")
+    run.files.model.rename(aside)
+    run.set_aside = [(run.files.model, aside)]
+
+    def fail(path, write):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(checkpoint, "write_atomically", fail)
+    run.undo_prepare_files()
+    assert run.files.model.exists()
+    assert not aside.exists()
 
 
 def test_the_log_stays_when_a_run_whose_workers_die_is_stopped(tmp_path, command):

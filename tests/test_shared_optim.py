@@ -179,6 +179,18 @@ def test_push_takes_the_learning_rate_of_the_worker():
     assert server.parameter.tolist() == [-0.75, -0.75]
 
 
+def test_an_optimizer_without_a_state_goes_on():
+    def make(parameters):
+        return SharedSGD(parameters, lr=1.0)
+
+    before = Hogwild(torch.zeros(2), make, num_workers=2)
+    before.push(torch.ones(2), rank=0, lr=0.25)
+    state = before.optimizers[0].state_dict()
+    after = Hogwild(torch.zeros(2), make, num_workers=2, optimizer_states=[state])
+    after.push(torch.ones(2), rank=0, lr=0.5)
+    assert after.parameter.tolist() == [-0.5, -0.5]
+
+
 def test_push_steps_the_workers_own_optimizer_if_there_is_one_per_worker():
     server = Hogwild(torch.zeros(2), SharedAdam, num_workers=3, num_optimizers=3)
     for rank in (1, 2, 2):

@@ -31,6 +31,15 @@ def test_scores_have_all_their_digits_before_the_point():
     assert [utils.points(score) for score in scores] == words
 
 
+def test_tenths_of_thousands_and_millions_are_whole_numbers():
+    for tenths in range(1, 2000):
+        assert utils.whole(f"{tenths / 10}k") == tenths * 100
+        assert utils.whole(f"{tenths / 10}M") == tenths * 100_000
+    for text in ("1.0000001M", "0.0001k", "1e-1"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number above 0"):
+            utils.positive_int(text)
+
+
 def test_a_long_error_of_a_library_is_one_short_line(capsys):
     error = RuntimeError("no answer " + 99 * "from 10.0.0.1 " + "\nTraceback of a process")
     logger = setup_logger("far", os.devnull)
