@@ -27,6 +27,7 @@ from environment import (
     SIZE,
     SKIP_RATE,
     Normalizer,
+    as_trained,
     check_skip_rate,
     file_name,
     game_config,
@@ -142,10 +143,10 @@ class Agent:
         trained = description or {}
         env_id = env_id or checkpoint.trained_on(path, description)
         config = game_config(crops, env_id)
+        if env_config is None and not checkpoint.of_another_game(trained, env_id):
+            config = as_trained(config, trained.get("game_config"))
         normalizer = None
         if description:
-            if env_config is None and not checkpoint.of_another_game(trained, env_id):
-                config = config | trained.get("game_config", {})
             # The actions that it was trained with, whatever the crop table says now.
             config = config | {"actions": trained["actions"]}
             state = np.array(checkpoint.normalizer_state(path, description))

@@ -42,7 +42,7 @@ FIRE_PRESSES = 2  # a sticky action swallows one press in 40; two did in each of
 DECAY = 0.9999  # per frame, of the normaliser's running statistics
 HELD_FROM = 100  # frames; see Normalizer.hold
 NO_WINDOW = "--record FILE writes a video instead"
-CONFIG_KEYS = {"crop1", "crop2", "dimension2", "fire", "actions"}
+CONFIG_KEYS = {"crop1", "crop2", "dimension2", "fire", "flicker", "actions"}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -146,8 +146,9 @@ def _check_entry(entry) -> None:
         crop = entry.get(key)
         if type(crop) is not int or crop < 0:
             raise ValueError(f"{key!r} must be a row number, 0 or more, not {crop!r}")
-    if not isinstance(entry.get("fire", False), bool):
-        raise ValueError(f"'fire' must be true or false, not {entry['fire']!r}")
+    for key in ("fire", "flicker"):
+        if not isinstance(entry.get(key, False), bool):
+            raise ValueError(f"{key!r} must be true or false, not {entry[key]!r}")
     if "actions" in entry:
         actions = entry["actions"]
         if not isinstance(actions, list) or not actions:
@@ -192,8 +193,18 @@ def game_config(config: dict, env_id: str) -> dict:
 
 
 def picture(game_config: dict) -> dict:
-    """The crops and FIRE of an entry, as descriptions and evaluations say them."""
-    return {key: game_config.get(key, False) for key in ("crop1", "crop2", "fire")}
+    """The crops, FIRE, and flicker if it is set, as descriptions and evaluations say them."""
+    flicker = {"flicker": True} if game_config.get("flicker") else {}
+    return {key: game_config.get(key, False) for key in ("crop1", "crop2", "fire")} | flicker
+
+
+def as_trained(entry: dict, saved: dict | None) -> dict:
+    """This entry of the crop table with the picture of a training.
+
+    saved: the `picture` of that; None if nothing says it. Without flicker unless it does: earlier
+    versions did not know it.
+    """
+    return entry | {"flicker": False} | (saved or {})
 
 
 # ---------------------------------------------------------------------------------------------
@@ -206,6 +217,8 @@ class Emulator(AtariEnv):
     `actions`: names of the actions to offer; None is ale-py's minimal set.
     `seed`: of the first game. To load the ROM takes 0.2 s: a first `reset` with this seed does not
     load it again.
+    `flicker`: the game draws objects every other frame, so that a step's last frame lacks some; its
+    screen is then the maximum of its last two frames (Mnih et al. 2015).
     """
 
     def __init__(
@@ -214,8 +227,9 @@ class Emulator(AtariEnv):
         actions: list[str] | None,
         render_mode: str | None,
         seed: int | None = None,
+        flicker: bool = False,
     ):
-        self.first_seed = seed
+        self.first_seed, self.flicker = seed, flicker
         # Before the first interface is made: it prints a banner, in every process.
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         try:
@@ -232,7 +246,7 @@ class Emulator(AtariEnv):
                 raise
             raise ValueError(f"ale-py cannot open its window: {error}; {NO_WINDOW}") from error
         # What a copy or a pickle makes anew; ale-py has just noted its own arguments.
-        gym.utils.EzPickle.__init__(self, spec, actions, render_mode, seed)
+        gym.utils.EzPickle.__init__(self, spec, actions, render_mode, seed, flicker)
         if actions is not None:
             self._action_set = [ale_py.Action[name] for name in actions]
             self.action_space = gym.spaces.Discrete(len(actions))
@@ -247,6 +261,20 @@ class Emulator(AtariEnv):
         system_seed = np.random.SeedSequence(int(ale_seed)).generate_state(1)[0] >> 1
         self.ale.setInt("system_random_seed", int(system_seed))
         return np_seed, ale_seed
+
+    def step(self, action):
+        if not self.flicker:
+            return super().step(action)
+        skip = self._frameskip
+        frames = skip if isinstance(skip, int) else int(self.np_random.integers(*skip))
+        try:
+            self._frameskip = frames - 1
+            before, reward, *_ = super().step(action)
+            self._frameskip = 1
+            screen, last_reward, *rest = super().step(action)
+        finally:
+            self._frameskip = skip
+        return np.maximum(before, screen), reward + last_reward, *rest
 
     def reset(self, *, seed=None, options=None):
         fresh = seed is not None and seed == self.first_seed
@@ -396,7 +424,9 @@ def make_env(
         raise ValueError(f"the steps without a reward must be 1 or more, not {max_idle_steps}")
     try:
         _check_entry(game_config)
-        emulator = Emulator(spec, game_config.get("actions"), render_mode, seed)
+        # SkipFrames takes the maximum of two frames by itself.
+        flicker = game_config.get("flicker", False) and not spec.no_frameskip
+        emulator = Emulator(spec, game_config.get("actions"), render_mode, seed, flicker)
         return _wrap(emulator, spec, game_config, skip_rate, max_episode_length, max_idle_steps)
     except ValueError as error:
         raise ValueError(f"{env_id}: {error}") from error

@@ -23,6 +23,7 @@ import options
 from checkpoint import Files
 from environment import (
     CROP_TABLE,
+    as_trained,
     file_name,
     game_config,
     has_chance,
@@ -143,7 +144,7 @@ class Run:
         self.resumed = resumed is not None
         config = game_config(read_config(args.env_config or CROP_TABLE), args.env)
         if resumed and not args.env_config:  # whatever config.json says now
-            config = config | _rules(resumed).get("game_config", {})
+            config = as_trained(config, _rules(resumed).get("game_config"))
         self.make_env = functools.partial(
             make_env, args.env, config, args.skip_rate, args.max_episode_length
         )

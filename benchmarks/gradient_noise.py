@@ -34,6 +34,7 @@ from environment import (
     CROP_TABLE,
     SKIP_RATE,
     Normalizer,
+    as_trained,
     file_name,
     game_config,
     make_env,
@@ -149,7 +150,8 @@ def measure(args: argparse.Namespace) -> None:
     if description is None:
         raise ValueError(f"{path.with_suffix('.json')} is missing: it holds the normaliser")
     normalizer = Normalizer(np.array(checkpoint.normalizer_state(path, description)), frozen=True)
-    config = game_config(read_config(CROP_TABLE), args.env) | description.get("game_config", {})
+    config = game_config(read_config(CROP_TABLE), args.env)
+    config = as_trained(config, description.get("game_config"))
     config |= {"actions": description["actions"]}
     skip_rate = description.get("skip_rate", SKIP_RATE)
     limit = description.get("max_episode_length")

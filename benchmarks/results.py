@@ -26,6 +26,7 @@ import gym_eval
 from environment import (
     CROP_TABLE,
     EnvSpec,
+    as_trained,
     game_config,
     has_chance,
     idle_limit,
@@ -104,7 +105,8 @@ def protocol(description: dict, spec: EnvSpec) -> dict:
     """How the games of the table are played: as the model was trained, cut by the id alone."""
     by_id = argparse.Namespace(max_episode_length=None)
     # make_env checks the crops of a description that has them, and knows those of others.
-    config = game_config(read_config(CROP_TABLE), spec.env_id) | description.get("game_config", {})
+    config = game_config(read_config(CROP_TABLE), spec.env_id)
+    config = as_trained(config, description.get("game_config"))
     screen = make_env(spec.env_id, config | {"actions": description["actions"]})
     idle = idle_limit(None, spec, description["actions"])
     return gym_eval.protocol(

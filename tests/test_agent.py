@@ -234,6 +234,21 @@ def test_the_actions_are_those_of_the_description_whatever_its_crops_say(tmp_pat
     assert Agent.load(path).actions == description["actions"]
 
 
+@pytest.mark.parametrize("said", [None, {}, {"crop1": 16, "crop2": 34, "flicker": True}])
+def test_an_agent_sees_two_frames_at_once_only_if_it_was_trained_so(tmp_path, said):
+    """Whatever the crop table has now: earlier versions did not know of it."""
+    path = save(tmp_path, "Asteroids-v0", lively_weights(14))
+    description = json.loads(path.with_suffix(".json").read_text())
+    changed = description | ({} if said is None else {"game_config": said})
+    path.with_suffix(".json").write_text(json.dumps(changed))
+    agent, flicker = Agent.load(path), bool(said)
+    assert agent.make_env().unwrapped.flicker == flicker
+    assert agent.game_config.get("flicker", False) == flicker
+    path.with_suffix(".json").unlink()  # as a file of the classic suite
+    assert not Agent.load(path).make_env().unwrapped.flicker
+    assert Agent.load(path, env_config=CONFIG).make_env().unwrapped.flicker
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

@@ -3,6 +3,7 @@
 ALL_IDS=1 plays every one of the 1040 ids instead of one of each game's ten (about 6 minutes).
 """
 
+import copy
 import itertools
 import json
 import os
@@ -353,7 +354,7 @@ STICKY = ("SeaquestDeterministic-v0", "SpaceInvadersDeterministic-v0", "ALE/Brea
 
 @pytest.mark.parametrize("env_id", [*(f"{game}Deterministic-v4" for game in SEVEN), *STICKY])
 def test_a_deterministic_id_is_the_emulator_with_each_action_held(env_id):
-    env = make(env_id)
+    env = make(env_id, flicker=False)
     obs, _ = env.reset(seed=7)
     ale = bare_emulator(env_id, env)
     meanings = ale.getMinimalActionSet()
@@ -369,6 +370,44 @@ def test_a_deterministic_id_is_the_emulator_with_each_action_held(env_id):
         if terminated:
             break
     assert_shows(obs, ale.getScreenGrayscale(), env_id)
+
+
+@pytest.mark.parametrize(
+    "env_id", ["Asteroids-v0", "Asteroids-v4", "AsteroidsDeterministic-v4", "ALE/Seaquest-v5"]
+)
+def test_where_objects_flicker_a_step_shows_the_maximum_of_its_last_two_frames(env_id):
+    env = make(env_id, flicker=True)
+    env.reset(seed=7)
+    ale = bare_emulator(env_id, env)
+    meanings, skip, differ = ale.getMinimalActionSet(), parse_env_id(env_id).frame_skip, 0
+    for action in itertools.islice(actions_of(env, 1), 200):
+        frames = skip
+        if not isinstance(skip, int):
+            frames = copy.deepcopy(env.unwrapped.np_random).integers(*skip)
+        screens, expected = [], 0.0
+        for _ in range(frames):
+            expected += ale.act(meanings[action])
+            screens.append(ale.getScreenGrayscale())
+        obs, reward, terminated, _, info = env.step(action)
+        assert_shows(obs, np.maximum(*screens[-2:]), env_id)
+        assert (reward, terminated, info["lives"]) == (expected, ale.game_over(), ale.lives())
+        differ += bool((screens[-2] > screens[-1]).any())
+    assert differ > 100  # the last frame alone would have shown
+
+
+def test_asteroids_draws_half_of_its_objects_in_each_frame():
+    """Which is why the crop table has flicker there: single frames differ, maxima hardly do."""
+    ale = bare_emulator("AsteroidsDeterministic-v4")
+    for _ in range(300):
+        ale.act(ale_py.Action.NOOP)
+    screens = []
+    for _ in range(40):
+        ale.act(ale_py.Action.NOOP)
+        screens.append(ale.getScreenGrayscale().astype(int))
+    frames, pairs = np.stack(screens), np.stack(list(map(np.maximum, screens, screens[1:])))
+    single, both = (np.abs(np.diff(x, axis=0) > 20).mean() for x in (frames, pairs))
+    assert single > 5 * both
+    assert TABLE["Asteroids"]["flicker"]
 
 
 def test_a_lost_game_of_pong_is_21_points_and_terminated():

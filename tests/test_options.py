@@ -780,6 +780,20 @@ def test_whose_score_is_meant_may_change_in_a_resumed_run_with_a_target_score():
     assert load_options(["--resume", "--target", "training"])[0].target == "training"
 
 
+def test_a_resumed_run_sees_two_frames_at_once_if_it_did_before():
+    Path("trained_models").mkdir()
+    argv = ["--env", "Asteroids-v0", "--hidden-size", "16"]
+    run = Run(*load_options(argv))
+    assert run.description["game_config"]["flicker"]
+    run.save()
+    assert Run(*load_options([*argv, "--resume"])).make_env().unwrapped.flicker
+    del run.description["game_config"]["flicker"]  # of an earlier version
+    run.save()
+    again = Run(*load_options([*argv, "--resume"]))
+    assert not again.make_env().unwrapped.flicker
+    assert "flicker" not in again.description["game_config"]
+
+
 def test_a_resumed_run_keeps_its_skip_rate_unless_told_otherwise():
     Path("trained_models").mkdir()
     env = ("--env", "PongNoFrameskip-v4")
