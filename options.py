@@ -34,6 +34,7 @@ from utils import (
     available_cores,
     few_int,
     finite_float,
+    named,
     natural_float,
     natural_int,
     natural_time,
@@ -111,7 +112,7 @@ def _bare_parser() -> LineParser:
         "as these step on shared weights in an order that nothing fixes",
     )
     run.add_argument(
-        "--recipe", metavar="FILE",
+        "--recipe", type=named, metavar="FILE",
         help="options by game that beat those of recipes.toml, where the form is explained",
     )
     run.add_argument(
@@ -235,7 +236,7 @@ def _bare_parser() -> LineParser:
 
     game = parser.add_argument_group("environment")
     game.add_argument(
-        "-evc", "--env-config", metavar="FILE",
+        "-evc", "--env-config", type=named, metavar="FILE",
         help="crop table (default: config.json beside main.py)",
     )
     game.add_argument(
@@ -346,7 +347,7 @@ def build_eval_parser() -> LineParser:
 
     environment = parser.add_argument_group("environment")
     environment.add_argument(
-        "-evc", "--env-config", metavar="FILE",
+        "-evc", "--env-config", type=named, metavar="FILE",
         help="crop table (default: crops and FIRE of the training, or, where the weights' .json "
         "does not say them, config.json beside gym_eval.py)",
     )
@@ -601,6 +602,8 @@ def _option_value(action: argparse.Action, value: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{value!r} is not a list")
         return [action.type(repr(item)) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e7 is a float in TOML
     text = value if isinstance(value, str) else repr(value)
     result = action.type(text) if action.type else text
     # A number or a truth value in quotes, or one for the other.

@@ -107,6 +107,13 @@ def whole(text: str) -> int:
     return int(value)
 
 
+def named(text: str) -> str:
+    """The name of a file: not '', which a variable of a script may be that was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no file")
+    return text
+
+
 # Up to 2**53 a whole number is exact as a float, as which processes share their counts.
 positive_int = _number(whole, lambda x: 0 < x <= 2**53, "a whole number above 0, and 2**53 at most")
 natural_int = _number(whole, lambda x: 0 <= x <= 2**53, "a whole number from 0 to 2**53")

@@ -729,6 +729,7 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--record-seconds", "5"], "--record-seconds goes with --record; give both"),
         (["--record-panel", "False"], "--record-panel goes with --record; give both"),
         (["--render-freq", "1", "--render", "False"], "--render-freq goes with --render;"),
+        (["--env-config", ""], "'' names no file"),
         (["--render", "--workers", "2"], "--render plays one game at a time"),
         (["--render", "--processes", "2"], "--render plays one game at a time"),
         (["--published"], "not allowed with"),  # a folder is named

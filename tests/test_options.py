@@ -677,6 +677,8 @@ def refuse(capsys, *options: str) -> str:
         (("--resume",), "Pong-v0.ckpt"),
         (("--resume", "--load"), "--load"),
         (("--num-steps", "5", "-dss", "16", "32"), "in place of --num-steps"),
+        (("--recipe", ""), "'' names no file"),
+        (("--env-config", ""), "'' names no file"),
         (("--recipe", "missing.toml"), "missing.toml: No such file"),
         (("--resume", "--recipe", "recipe.toml"), "leave out --recipe"),
         (("--skip-rate", "4"), "Pong-v0 skips by itself"),

@@ -189,6 +189,10 @@ def test_a_checkpoint_from_before_schedules_goes_on_with_its_numbers():
     assert (args.schedule_steps, args.num_steps) == (None, 20)
 
 
+def test_a_whole_number_may_have_an_exponent():
+    assert load(recipe="[every_run]\nanneal_steps = 1e7\ngamma = 1.0").anneal_steps == 10_000_000
+
+
 @pytest.mark.parametrize(
     ("table", "content", "key", "reason"),
     [
