@@ -3,7 +3,7 @@
 # spread 1, is right with num_env_runners=0 and in the first iteration, and wrong with remote runners ever after. What
 # a runner reports to be merged is by how much its mean has moved since the last time, and the merge takes that for the
 # mean of the new observations: it pulls the mean towards 0 at each iteration, and counts the way there as spread. So a
-# sensor that reads 100 give or take 1 reaches the network as the same number, its signal pressed to less than a fiftieth of
+# sensor that reads 100 give or take 1 reaches the network as the same number, its signal pressed to a sixtieth of
 # what it was in the first iteration, and the scale of what was learned is another in each. The number of observations is
 # right, nothing is raised, and where the mean is 0 already, all is right. PPO has two runners unless it is told
 # otherwise, and a test with none sees nothing. Guess: the runners' statistics, merged, are those of all observations.
