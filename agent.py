@@ -63,7 +63,7 @@ class Agent:
     epsilon: share of greedy actions that any one at random stands in place of; 0 until you set it.
         ValueError: it is not in [0, 1].
     actions: names of the actions, in the order of their numbers.
-    game_config: the crops and FIRE that it plays with.
+    game_config: the crops and FIRE that it plays with, and flicker if it sees two frames at once.
     policy: (actions,) probabilities for the observation of the last act(); None if that was FIRE,
         for which the network is not asked.
     value: the discounted return that it expects from there, of rewards clipped to [-1, 1], not a
@@ -128,7 +128,7 @@ class Agent:
 
         ValueError: one line about what is wrong.
         """
-        crops = read_config(env_config or CROP_TABLE)
+        crops = read_config(CROP_TABLE if env_config is None else env_config)
         if isinstance(source, Path) or source.endswith((".dat", ".ckpt")):
             path = Path(source)
         else:
@@ -196,7 +196,8 @@ class Agent:
         It begins no new game by itself: each reset of the environment needs reset() here, too.
 
         obs: uint8, (80, 80) of make_env's environments, or ale-py's whole screen, (height, 160)
-            grey or (height, 160, 3) colour. ValueError for any other.
+            grey or (height, 160, 3) colour; where `game_config` has flicker, the maximum of the
+            last two. ValueError for any other.
         info: its "lives" are those left, in games that have them.
         """
         screen = self._picture(np.asarray(obs))  # (80, 80)

@@ -188,8 +188,11 @@ def game_name(env_id: str) -> str:
 
 
 def game_config(config: dict, env_id: str) -> dict:
-    """The entry of this id's game, else of 'Default'."""
-    return config.get(game_name(env_id), config["Default"])
+    """The entry of this id's game, else of 'Default'; NoFrameskip ids have no flicker."""
+    entry = config.get(game_name(env_id), config["Default"])
+    if not parse_env_id(env_id).no_frameskip:
+        return entry
+    return {key: value for key, value in entry.items() if key != "flicker"}
 
 
 def picture(game_config: dict) -> dict:
@@ -424,8 +427,9 @@ def make_env(
         raise ValueError(f"the steps without a reward must be 1 or more, not {max_idle_steps}")
     try:
         _check_entry(game_config)
-        # SkipFrames takes the maximum of two frames by itself.
-        flicker = game_config.get("flicker", False) and not spec.no_frameskip
+        if spec.no_frameskip:  # SkipFrames takes the maximum of two frames, where a step has two
+            game_config = game_config | {"flicker": False}
+        flicker = game_config.get("flicker", False)
         emulator = Emulator(spec, game_config.get("actions"), render_mode, seed, flicker)
         return _wrap(emulator, spec, game_config, skip_rate, max_episode_length, max_idle_steps)
     except ValueError as error:

@@ -133,7 +133,7 @@ def protocol(
         "time_limit": f"{limit} {unit}",
         "max_idle_steps": max_idle_steps,  # agent steps without a reward
         "count_lives": count_lives,  # a lost life sets the LSTM's state to zero
-        "game_config": game_config,  # rows of the screen that it sees; whether it presses FIRE
+        "game_config": game_config,  # what it sees of the screen; whether it presses FIRE
     }
 
 
@@ -167,7 +167,7 @@ def summarize(
 # What of a summary was found; the rest is how it was asked for.
 FOUND = {
     "mean", "standard_error", "median", "min", "best", "scores", "lengths", "action_hashes",
-    "cut_by_limit", "versions", "speed",
+    "cut_by_limit", "versions", "speed", "trained_on",
 }  # fmt: skip
 
 

@@ -237,7 +237,8 @@ def _bare_parser() -> LineParser:
     game = parser.add_argument_group("environment")
     game.add_argument(
         "-evc", "--env-config", type=named, metavar="FILE",
-        help="crop table (default: config.json beside main.py)",
+        help="crop table: rows of the screen, fire, flicker and actions by game (default: "
+        "config.json beside main.py)",
     )
     game.add_argument(
         "-mel", "--max-episode-length", type=or_none(positive_int), metavar="N",
@@ -275,7 +276,7 @@ def _bare_parser() -> LineParser:
     add_load_model_dir(source, "for --load, folder of the weights, ENV.dat")
     add_truth(source, "--published", default=False, help="for --load, the published weights")
     files.add_argument(
-        "-smd", "--save-model-dir", default="trained_models/", metavar="DIR",
+        "-smd", "--save-model-dir", type=named, default="trained_models/", metavar="DIR",
         help="for weights and checkpoint",
     )
     add_log_dir(files)
@@ -298,14 +299,14 @@ def _bare_parser() -> LineParser:
 
 def add_load_model_dir(group, help: str) -> None:
     group.add_argument(
-        "-lmd", "--load-model-dir", metavar="DIR",
+        "-lmd", "--load-model-dir", type=named, metavar="DIR",
         help=f"{help} (default: trained_models/, and the published ones where it has none)",
     )  # fmt: skip
 
 
 def add_log_dir(group) -> None:
     group.add_argument(  # the classic's main.py has -lg, its gym_eval.py -lgd
-        "-lg", "-lgd", "--log-dir", default="logs/", metavar="DIR", help="for logs"
+        "-lg", "-lgd", "--log-dir", type=named, default="logs/", metavar="DIR", help="for logs"
     )
 
 
@@ -348,8 +349,8 @@ def build_eval_parser() -> LineParser:
     environment = parser.add_argument_group("environment")
     environment.add_argument(
         "-evc", "--env-config", type=named, metavar="FILE",
-        help="crop table (default: crops and FIRE of the training, or, where the weights' .json "
-        "does not say them, config.json beside gym_eval.py)",
+        help="crop table (default: crops, FIRE and flicker of the training, or, where the weights' "
+        ".json does not say them, crops and FIRE of config.json beside gym_eval.py)",
     )
     environment.add_argument(
         "-mel", "--max-episode-length", type=positive_int, metavar="N",
@@ -386,7 +387,7 @@ def build_eval_parser() -> LineParser:
     add_load_model_dir(source, "folder of the weights, ENV.dat")
     add_truth(source, "--published", default=False, help="play the published weights")
     source.add_argument(
-        "--load-model", type=Path, metavar="FILE",
+        "--load-model", type=lambda text: Path(named(text)), metavar="FILE",
         help="play this file, whatever it is called: weights with their .json beside them, such "
         "as --save-max keeps, or a checkpoint, .ckpt",
     )
@@ -596,15 +597,19 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.0)[0]
 
 
+def _in_text(value: Any) -> str:
+    """A value of TOML, where 1e7 is a float, as one writes it on the command line."""
+    whole = isinstance(value, float) and value.is_integer()
+    return value if isinstance(value, str) else repr(int(value) if whole else value)
+
+
 def _option_value(action: argparse.Action, value: Any) -> Any:
     """A value of a recipe file as the command line would give it."""
     if action.nargs == "+":
         if not isinstance(value, list):
             raise ValueError(f"{value!r} is not a list")
-        return [action.type(repr(item)) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1e7 is a float in TOML
-    text = value if isinstance(value, str) else repr(value)
+        return [action.type(_in_text(item)) for item in value]
+    text = _in_text(value)
     result = action.type(text) if action.type else text
     # A number or a truth value in quotes, or one for the other.
     if isinstance(value, str) != isinstance(result, str | None) or (

@@ -254,9 +254,9 @@ class Run:
         self.saved_evaluations = 0
 
     def _say_other_picture(self, path: Path, trained: dict) -> None:
-        """In the introduction, if the weights of this file had other crops or FIRE in this game."""
+        """In the introduction, if the weights of this file were trained on another picture."""
         own = self.description["game_config"]
-        before = trained.get("game_config", own)
+        before = picture(as_trained(own, trained.get("game_config")))
         if before != own and not checkpoint.of_another_game(trained, self.args.env):
             self.introduction.append(f"{path}: trained with {before}, and goes on with {own}")
 

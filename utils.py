@@ -20,6 +20,7 @@ import multiprocessing
 import re
 import sys
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import loky
@@ -100,9 +101,11 @@ def whole(text: str) -> int:
     unit = {"k": 1_000, "M": 1_000_000}.get(text[-1:])
     if unit is None and "e" not in text.lower():
         return int(text)
-    # Rounded: 4.1 * 1_000_000 is 4099999.9999999995.
-    value = round(float(text[:-1] if unit else text) * (unit or 1), 6)
-    if not value.is_integer():
+    try:  # of floats 4.1 * 1_000_000 is 4099999.9999999995
+        value = Decimal(text[:-1] if unit else text) * (unit or 1)
+    except InvalidOperation:
+        raise ValueError from None
+    if not value.is_finite() or value.adjusted() > 30 or value != value.to_integral_value():
         raise ValueError
     return int(value)
 
@@ -174,7 +177,7 @@ def count(number: int, noun: str) -> str:
 
 def points(score: float) -> str:
     """A score, or a mean of scores, with two decimals at most."""
-    return f"{score:.2f}".rstrip("0").rstrip(".")
+    return f"{round(score, 2) + 0.0:.2f}".rstrip("0").rstrip(".")  # + 0.0: no "-0"
 
 
 def in_short(error: Exception) -> str:

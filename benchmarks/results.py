@@ -182,7 +182,7 @@ def main() -> None:
     try:
         add(args.add)
         lines = table()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     print("\n".join(lines))
 

@@ -247,6 +247,10 @@ def test_an_agent_sees_two_frames_at_once_only_if_it_was_trained_so(tmp_path, sa
     path.with_suffix(".json").unlink()  # as a file of the classic suite
     assert not Agent.load(path).make_env().unwrapped.flicker
     assert Agent.load(path, env_config=CONFIG).make_env().unwrapped.flicker
+    single = Agent.load(path, "AsteroidsNoFrameskip-v4", env_config=CONFIG)
+    assert "flicker" not in single.game_config
+    two = pickle.loads(pickle.dumps(Agent.load(path, env_config=CONFIG).make_env()))
+    assert two.unwrapped.flicker
 
 
 @pytest.mark.parametrize(

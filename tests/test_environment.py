@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -393,6 +394,21 @@ def test_where_objects_flicker_a_step_shows_the_maximum_of_its_last_two_frames(e
         assert (reward, terminated, info["lives"]) == (expected, ale.game_over(), ale.lives())
         differ += bool((screens[-2] > screens[-1]).any())
     assert differ > 100  # the last frame alone would have shown
+
+
+def test_what_blinks_is_told_from_what_moves():
+    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+    import flicker
+
+    black = np.zeros((210, 160), np.uint8)
+    ghost = black.copy()
+    ghost[50:54, 60:64] = 200
+    assert flicker.blinking([ghost, black, ghost]) == 16  # in the one between it was not drawn
+    assert flicker.blinking([black, ghost, black]) == 16  # nor in the last one
+    assert flicker.blinking([ghost, ghost, ghost]) == 0
+    assert flicker.blinking([np.roll(ghost, i, axis=1) for i in range(3)]) == 0  # it moves
+    assert flicker.look("asteroids", 30)[0] > 0.9
+    assert flicker.look("pong", 30)[0] < 0.1
 
 
 def test_asteroids_draws_half_of_its_objects_in_each_frame():

@@ -730,6 +730,7 @@ def test_an_unusable_model_is_one_line(make, weights, tmp_path, capsys, recwarn)
         (["--record-panel", "False"], "--record-panel goes with --record; give both"),
         (["--render-freq", "1", "--render", "False"], "--render-freq goes with --render;"),
         (["--env-config", ""], "'' names no file"),
+        (["--load-model-dir", ""], "'' names no file"),
         (["--render", "--workers", "2"], "--render plays one game at a time"),
         (["--render", "--processes", "2"], "--render plays one game at a time"),
         (["--published"], "not allowed with"),  # a folder is named

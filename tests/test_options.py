@@ -679,6 +679,9 @@ def refuse(capsys, *options: str) -> str:
         (("--num-steps", "5", "-dss", "16", "32"), "in place of --num-steps"),
         (("--recipe", ""), "'' names no file"),
         (("--env-config", ""), "'' names no file"),
+        (("--save-model-dir", ""), "'' names no file"),
+        (("--log-dir", ""), "'' names no file"),
+        (("--load", "--load-model-dir", ""), "'' names no file"),
         (("--recipe", "missing.toml"), "missing.toml: No such file"),
         (("--resume", "--recipe", "recipe.toml"), "leave out --recipe"),
         (("--skip-rate", "4"), "Pong-v0 skips by itself"),
@@ -780,6 +783,30 @@ def test_whose_score_is_meant_may_change_in_a_resumed_run_with_a_target_score():
     build("--target-score", "20").save()
     assert load_options(["--resume"])[0].target == "either"
     assert load_options(["--resume", "--target", "training"])[0].target == "training"
+
+
+def test_a_run_that_loads_weights_says_that_it_sees_two_frames_where_these_saw_one():
+    Path("trained_models").mkdir()
+    argv = ["--env", "Asteroids-v0", "--hidden-size", "16"]
+    run = Run(*load_options(argv))
+    for known in (True, False):  # a description of an earlier version says nothing
+        description = run.description | {"game_config": {"crop1": 16, "crop2": 34, "fire": False}}
+        if not known:
+            del description["game_config"]
+        described = checkpoint.describe(description, 1, 1.0, [5.0, 80.0, 40.0], None)
+        path = Path("trained_models/Asteroids-v0.dat")
+        checkpoint.save_model(path, run.model.state_dict(), described)
+        loaded = Run(*load_options([*argv, "--load"]))
+        assert loaded.make_env().unwrapped.flicker
+        assert "'fire': False}, and goes on with {" in loaded.introduction[-1]
+        assert "'flicker': True}" in loaded.introduction[-1]
+
+
+def test_ids_without_frameskip_have_no_flicker_to_say():
+    for env_id, flicker in (("MsPacman-v0", True), ("MsPacmanNoFrameskip-v4", False)):
+        run = Run(*load_options(["--env", env_id, "--hidden-size", "16"]))
+        assert run.description["game_config"].get("flicker", False) == flicker
+        assert run.make_env().unwrapped.flicker == flicker
 
 
 def test_a_resumed_run_sees_two_frames_at_once_if_it_did_before():

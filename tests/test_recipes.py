@@ -191,6 +191,8 @@ def test_a_checkpoint_from_before_schedules_goes_on_with_its_numbers():
 
 def test_a_whole_number_may_have_an_exponent():
     assert load(recipe="[every_run]\nanneal_steps = 1e7\ngamma = 1.0").anneal_steps == 10_000_000
+    recipe = "[every_run]\ndistributed_step_size = [1e1, 20]"
+    assert load(recipe=recipe).distributed_step_size == [10, 20]
 
 
 @pytest.mark.parametrize(

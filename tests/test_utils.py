@@ -26,7 +26,7 @@ def test_counted_nouns():
 
 
 def test_scores_have_all_their_digits_before_the_point():
-    scores = (-20.25, 7.5, 21.0, 40.0, 17.999, 0.0, 1234567.0, 999999.5, 3600)
+    scores = (-20.25, 7.5, 21.0, 40.0, 17.999, -0.004, 1234567.0, 999999.5, 3600)
     words = ["-20.25", "7.5", "21", "40", "18", "0", "1234567", "999999.5", "3600"]
     assert [utils.points(score) for score in scores] == words
 
@@ -35,7 +35,8 @@ def test_tenths_of_thousands_and_millions_are_whole_numbers():
     for tenths in range(1, 2000):
         assert utils.whole(f"{tenths / 10}k") == tenths * 100
         assert utils.whole(f"{tenths / 10}M") == tenths * 100_000
-    for text in ("1.0000001M", "0.0001k", "1e-1"):
+    wrong = ("1.0000001M", "0.0001k", "1e-1", "1e-7", "0.0000000001k", "nanM", "infk", "1e99", "eM")
+    for text in wrong:
         with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number above 0"):
             utils.positive_int(text)
 
