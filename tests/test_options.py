@@ -803,7 +803,7 @@ def test_a_run_that_loads_weights_says_that_it_sees_two_frames_where_these_saw_o
 
 
 def test_ids_without_frameskip_have_no_flicker_to_say():
-    for env_id, flicker in (("MsPacman-v0", True), ("MsPacmanNoFrameskip-v4", False)):
+    for env_id, flicker in (("Asteroids-v4", True), ("AsteroidsNoFrameskip-v4", False)):
         run = Run(*load_options(["--env", env_id, "--hidden-size", "16"]))
         assert run.description["game_config"].get("flicker", False) == flicker
         assert run.make_env().unwrapped.flicker == flicker
