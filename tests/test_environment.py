@@ -235,12 +235,13 @@ def test_the_classic_table_with_its_unused_dimension_loads(tmp_path):
 
 
 def test_an_entry_is_that_of_exactly_this_game():
-    config = {"Default": 0, "Pong": 1, "Pitfall": 2, "Pitfall2": 3}
+    names = ("Default", "Pong", "Pitfall", "Pitfall2")
+    config = {name: {"crop1": number} for number, name in enumerate(names)}
     for env_id in ("Pong-v0", "PongDeterministic-v4", "PongNoFrameskip-v3", "ALE/Pong-v5"):
-        assert game_config(config, env_id) == 1
-    assert game_config(config, "ALE/Pitfall-v5") == 2
-    assert game_config(config, "Pitfall2NoFrameskip-v4") == 3
-    assert game_config(config, "Breakout-v0") == 0
+        assert game_config(config, env_id)["crop1"] == 1
+    assert game_config(config, "ALE/Pitfall-v5")["crop1"] == 2
+    assert game_config(config, "Pitfall2NoFrameskip-v4")["crop1"] == 3
+    assert game_config(config, "Breakout-v0")["crop1"] == 0
 
 
 GOOD = {"crop1": 34, "crop2": 34}
