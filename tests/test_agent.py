@@ -246,10 +246,12 @@ def test_an_agent_sees_two_frames_at_once_only_if_it_was_trained_so(tmp_path, sa
     assert agent.game_config.get("flicker", False) == flicker
     path.with_suffix(".json").unlink()  # as a file of the classic suite
     assert not Agent.load(path).make_env().unwrapped.flicker
-    assert Agent.load(path, env_config=CONFIG).make_env().unwrapped.flicker
-    single = Agent.load(path, "AsteroidsNoFrameskip-v4", env_config=CONFIG)
+    table = tmp_path / "table.json"
+    table.write_text('{"Default": {"crop1": 16, "crop2": 34, "flicker": true}}')
+    assert Agent.load(path, env_config=table).make_env().unwrapped.flicker
+    single = Agent.load(path, "AsteroidsNoFrameskip-v4", env_config=table)
     assert "flicker" not in single.game_config
-    two = pickle.loads(pickle.dumps(Agent.load(path, env_config=CONFIG).make_env()))
+    two = pickle.loads(pickle.dumps(Agent.load(path, env_config=table).make_env()))
     assert two.unwrapped.flicker
 
 

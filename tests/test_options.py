@@ -785,7 +785,16 @@ def test_whose_score_is_meant_may_change_in_a_resumed_run_with_a_target_score():
     assert load_options(["--resume", "--target", "training"])[0].target == "training"
 
 
-def test_a_run_that_loads_weights_says_that_it_sees_two_frames_where_these_saw_one():
+@pytest.fixture
+def blinking(monkeypatch):
+    """The crop table has flicker for Asteroids."""
+    table = json.loads(Path(CONFIG).read_text())
+    table["Asteroids"]["flicker"] = True
+    Path("table.json").write_text(json.dumps(table))
+    monkeypatch.setattr("run.CROP_TABLE", "table.json")
+
+
+def test_a_run_that_loads_weights_says_that_it_sees_two_frames_where_these_saw_one(blinking):
     Path("trained_models").mkdir()
     argv = ["--env", "Asteroids-v0", "--hidden-size", "16"]
     run = Run(*load_options(argv))
@@ -802,14 +811,14 @@ def test_a_run_that_loads_weights_says_that_it_sees_two_frames_where_these_saw_o
         assert "'flicker': True}" in loaded.introduction[-1]
 
 
-def test_ids_without_frameskip_have_no_flicker_to_say():
+def test_ids_without_frameskip_have_no_flicker_to_say(blinking):
     for env_id, flicker in (("Asteroids-v4", True), ("AsteroidsNoFrameskip-v4", False)):
         run = Run(*load_options(["--env", env_id, "--hidden-size", "16"]))
         assert run.description["game_config"].get("flicker", False) == flicker
         assert run.make_env().unwrapped.flicker == flicker
 
 
-def test_a_resumed_run_sees_two_frames_at_once_if_it_did_before():
+def test_a_resumed_run_sees_two_frames_at_once_if_it_did_before(blinking):
     Path("trained_models").mkdir()
     argv = ["--env", "Asteroids-v0", "--hidden-size", "16"]
     run = Run(*load_options(argv))
