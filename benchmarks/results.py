@@ -57,7 +57,7 @@ def published() -> list[Path]:
 def add(evaluations: Sequence[Path]) -> None:
     """ValueError: one line, if one of them cannot be added; none is, then."""
     descriptions = {path: json.loads(path.read_text(encoding="utf-8")) for path in published()}
-    changed = [_add(evaluation, descriptions) for evaluation in evaluations]
+    changed = {_add(evaluation, descriptions) for evaluation in evaluations}
     for path in changed:
         text = json.dumps(descriptions[path], indent=2) + "\n"
         checkpoint.write_atomically(path, lambda file, t=text: file.write(t.encode()))
