@@ -277,7 +277,7 @@ def play_games(
 
     normalizer: frozen; None starts a fresh one in each game.
     side_by_side: how many games may run at once; the results do not depend on it.
-    should_stop: asked at every step; unfinished games are then left out.
+    should_stop: asked before every step and every game; unfinished games are then left out.
     plain: see network.make_network.
     on_step: called after every step with the running games and the agent steps of all games so far.
     next_game: says which game comes next, if not all of them are to be played here: gets the rows
@@ -296,6 +296,8 @@ def play_games(
     ended = True  # a game, so that another one may begin
     while True:
         while ended and len(playing) < side_by_side:
+            if should_stop():  # a hundred games take seconds to begin
+                return
             free = {  # row: its first player without a game there
                 row: p
                 for p in reversed(range(len(players)))

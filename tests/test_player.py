@@ -650,12 +650,6 @@ def test_a_frozen_normaliser_is_left_as_it_was():
 
 
 def test_should_stop_leaves_out_the_games_that_are_not_finished():
-    asked = []
-
-    def should_stop():
-        asked.append(True)
-        return len(asked) > 4
-
     lengths = iter([[Event()] * 2, [Event()] * 9, [Event()] * 3, [Event()] * 9])
     envs = []
 
@@ -667,12 +661,27 @@ def test_should_stop_leaves_out_the_games_that_are_not_finished():
     results = list(
         play_games(
             SmallNetwork(3), make, [seed(i) for i in range(4)], None, True,
-            side_by_side=4, should_stop=should_stop,
+            side_by_side=4, should_stop=lambda: any(len(env.actions[0]) == 4 for env in envs),
         )
     )  # fmt: skip
     assert sorted(result.length for result in results) == [2, 3]
     assert all(isinstance(result, Result) and result.score == 1.0 for result in results)
     assert max(len(env.actions[0]) for env in envs) == 4  # and not a step more
+
+
+def test_a_stop_while_games_begin_does_not_wait_for_the_others():
+    made = []
+
+    def make(seed=None):
+        made.append(Dice())
+        return made[-1]
+
+    games = play_games(
+        SmallNetwork(4), make, [seed(i) for i in range(7)], None, True,
+        side_by_side=7, should_stop=lambda: len(made) == 3,
+    )  # fmt: skip
+    assert list(games) == []
+    assert len(made) == 3
 
 
 def test_no_more_environments_are_made_than_run_side_by_side():
