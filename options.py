@@ -524,7 +524,7 @@ def policies(args: argparse.Namespace) -> list[Policy]:
 
 
 def video_path(text: str) -> Path:
-    if Path(text).suffix not in (".mp4", ".gif"):
+    if Path(text).suffix.lower() not in (".mp4", ".gif"):
         raise argparse.ArgumentTypeError(f"{text!r} ends neither in .mp4 nor in .gif")
     return Path(text)
 

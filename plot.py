@@ -117,8 +117,11 @@ def read(paths: Sequence[Path], labels: Sequence[str]) -> list[Curves]:
     labels: one for each, or none.
     ValueError: one line about what is wrong with them.
     """
-    implied = {_beside(path) for path in paths}
-    paths = [path for path in dict.fromkeys(paths) if path not in implied]
+    files: dict[Path, Path] = {}
+    for path in paths:
+        files.setdefault(path.resolve(), path)
+    implied = {_beside(file) for file in files}
+    paths = [path for file, path in files.items() if file not in implied]
     if labels and len(labels) != len(paths):
         raise ValueError(f"{len(paths)} runs, but {len(labels)} labels")
     named = zip(paths, labels or default_labels(paths), strict=True)
@@ -213,7 +216,7 @@ def plot(args: argparse.Namespace) -> None:
         if args.x == "hours":
             runs = [run.with_times() for run in runs]
     require("matplotlib.figure", "plot.py needs matplotlib")
-    form = args.output.suffix[1:]
+    form = args.output.suffix[1:].lower()
     if form not in FORMATS:
         raise ValueError(f"{args.output}: ends in none of {', '.join(FORMATS)}")
     figure = draw_experiment(args, experiment) if folder else draw(args, runs)

@@ -57,8 +57,9 @@ class Video:
 
         self.av, self.path = av, path
         self.aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self.gif = path.suffix == ".gif"
-        self.container = av.open(str(self.aside), "w", format=path.suffix[1:])
+        form = path.suffix[1:].lower()
+        self.gif = form == "gif"
+        self.container = av.open(str(self.aside), "w", format=form)
         rate = Fraction(EMULATOR_RATE, GIF_STRIDE if self.gif else 1)
         self.stream = self.container.add_stream("gif" if self.gif else "libx264", rate=rate)
         self.stream.height, self.stream.width = height, width

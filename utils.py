@@ -29,7 +29,8 @@ import setproctitle
 
 # It goes where the first variable of the environment is found to lie, which OpenCV may change when
 # it is imported, and processes.child_context later.
-setproctitle.getproctitle()
+with contextlib.suppress(UnicodeDecodeError):  # it may cut the last letter in two
+    setproctitle.getproctitle()
 
 ERROR = "error: "  # before the message of an error in a log
 # First words of a stream key: what the games are played for.

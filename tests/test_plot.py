@@ -2,6 +2,7 @@
 
 import csv as csv_module
 import io
+import shutil
 from pathlib import Path
 
 import cv2
@@ -45,7 +46,9 @@ def legend(*options) -> list[str]:
 
 
 def test_the_legend_hides_no_curve(csv, training):
-    axes = figure(*[csv] * 9)  # eleven entries
+    copies = [shutil.copy(csv, csv.with_name(f"{i}.csv")) for i in range(8)]
+    axes = figure(csv, *copies)
+    assert len(legend(csv, *copies)) == 11
     axes.figure.draw_without_rendering()
     plotted, below = (a.get_tightbbox() for a in (axes, axes.figure.legends[0]))
     assert 0 < below.y1 < plotted.y0
@@ -119,6 +122,12 @@ def test_many_training_games_are_few_points_from_the_first_to_the_last(tmp_path)
     [line] = figure(path).lines
     assert len(points(line)) == plot.POINTS
     assert (points(line)[0], points(line)[-1]) == ((0.001, 1.0), (20.0, 4.5))
+
+
+def test_a_file_that_is_named_twice_is_one_run(csv, training, monkeypatch):
+    monkeypatch.chdir(csv.parent)
+    for again in (csv.name, f"../{csv.parent.name}/{csv.name}", training):
+        assert len(plot.read([csv, Path(again)], [])) == 1
 
 
 def test_a_run_is_named_once_by_whichever_of_its_files_it_is_given(csv, training):
@@ -253,11 +262,11 @@ def test_a_running_mean_over_groups_is_that_over_the_fewest_that_are_enough(seed
     np.testing.assert_allclose(plot.running_mean(values, count, games), expected)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "PNG"])
 def test_a_picture_is_written(csv, tmp_path, suffix):
     picture = tmp_path / f"curve.{suffix}"
     assert plot.main([str(csv), "-o", str(picture)]) == 0
-    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix]
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix.lower()]
     assert picture.read_bytes().startswith(start)
 
 

@@ -93,14 +93,14 @@ def test_a_gif_shows_every_third_frame_exactly(models, tmp_path, monkeypatch):
 
 def test_the_recorded_game_is_the_reported_one(models, tmp_path):
     """Of a whole evaluation, side by side, the best; its score is told apart from the others'."""
-    path = tmp_path / "best.mp4"
+    path = tmp_path / "best.MP4"
     options = ("-ne", "11", "--workers", "11", "-mel", "300", "--stochastic", "True")
     recorded = ("--record", str(path), "--record-game", "best", "--record-panel", "False")
     assert run(models, tmp_path, *options, *recorded) == 0
     summary = json.loads((tmp_path / f"{ENV}_eval.json").read_text())
     best = summary["scores"].index(max(summary["scores"]))
     line = (tmp_path / f"{ENV}_mon_log").read_text().splitlines()[-1]
-    assert f"best.mp4: game {best}, score {summary['best']:g}, " in line
+    assert f"best.MP4: game {best}, score {summary['best']:g}, " in line
 
 
 def test_a_replayed_game_has_the_score_of_the_evaluation(tmp_path):

@@ -140,6 +140,15 @@ def test_a_log_whose_folder_was_removed_goes_on_once_it_is_made_again(tmp_path, 
     assert captured.err == ""
 
 
+def test_a_last_argument_that_ends_in_any_letter_is_no_hindrance():
+    for letter in "é本":
+        code = "import utils, setproctitle; setproctitle.setproctitle('a title')"
+        done = subprocess.run(
+            [sys.executable, "-c", code, letter], cwd=PROJECT, capture_output=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("where", ["closed pipe", pytest.param("full disk", marks=needs_full)])
 def test_output_that_cannot_be_written_stops_nobody(tmp_path, where):
     if where == "full disk":
