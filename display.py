@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import re
-import signal
 import textwrap
 import time
 from collections.abc import Sequence
@@ -51,6 +50,11 @@ def in_foreground(console: Console) -> bool:
         return os.tcgetpgrp(console.file.fileno()) == os.getpgrp()
     except (AttributeError, OSError):  # Windows; a terminal that is not the controlling one
         return True
+
+
+def show_cursor(console: Console) -> None:
+    """On a new line, below a bar or table of rich's; from a signal handler."""
+    os.write(console.file.fileno(), b"\x1b[?25h\n")
 
 
 def draw_curve(values: Sequence[float], width: int, height: int) -> list[str]:
@@ -120,14 +124,10 @@ class Display:
 
     def __enter__(self) -> "Display":
         self.live.start()
-        if hasattr(signal, "SIGTSTP"):
-            signal.signal(signal.SIGTSTP, self._suspend)
         return self
 
     def __exit__(self, *error) -> None:
         self.state = "stopped"
-        if hasattr(signal, "SIGTSTP"):
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         # The terminal may have gone; and a fault in drawing must not keep the run from its save.
         with contextlib.suppress(Exception):
             self.live.stop()
@@ -135,16 +135,12 @@ class Display:
             self.console.print(self._view())  # what stays in the terminal
 
     def restore(self) -> None:
-        """Leave the alternate screen at once, from a signal handler."""
+        """Leave the alternate screen at once, from a signal handler; `update` enters it again."""
         self.on_screen = False
         os.write(self.console.file.fileno(), LEAVE_SCREEN)
 
-    def _suspend(self, number, frame) -> None:
-        """Ctrl-Z: the shell gets its screen back, and keeps it until the run is in front again."""
-        self.restore()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)  # here the program stops and, some time later, goes on
-        signal.signal(number, self._suspend)
+    def come_back(self) -> None:
+        """After Ctrl-Z: draw at once, if the run is in front again."""
         self.next_update = 0.0
 
     def errors(self) -> list[str]:
@@ -263,6 +259,7 @@ class Display:
         if not self.args.max_steps:
             return steps
         row = Table.grid(padding=(0, 2))
+        row.add_column(no_wrap=True)
         bar = Bar(self.args.max_steps, 0, min(self.server.steps, self.args.max_steps), width=20)
         row.add_row(f"{steps} of {self.args.max_steps:,}", bar)
         return row

@@ -174,8 +174,11 @@ def read_config(path) -> dict:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict) or "Default" not in config:
         raise ValueError(f"{path} is not a crop table: it must be an object with a 'Default' entry")
+    games = {rom_id_to_name(spec.game) for spec in _specs().values()}
     for name, entry in config.items():
         try:
+            if name not in games and name != "Default":
+                raise ValueError("no game of that name; it is 'Pong' for Pong-v0 and ALE/Pong-v5")
             _check_entry(entry)
         except ValueError as error:
             raise ValueError(f"{path}: {name!r}: {error}") from error

@@ -24,6 +24,8 @@ if __name__ == "__main__":
         options.parse_experiment(None)  # --help and misspelt options end before torch is there
 
 import argparse
+import functools
+import json
 import os
 import signal
 import subprocess
@@ -40,14 +42,15 @@ from rich.table import Table
 
 import checkpoint
 import scores
-from display import can_show
-from environment import file_name, parse_env_id, read_config
+from display import can_show, show_cursor
+from environment import CROP_TABLE, file_name, game_config, parse_env_id, read_config
 from processes import how
 from scores import Experiment, Member
 from utils import count, format_time, say
 
 REFRESH_SECONDS = 2  # of the table
 STOP_SECONDS = 30  # for a run to end by itself, which has 10; this machine may be busy
+LEFT_ALONE = b"the runs at work go on; they stop and save when this program ends\n"
 OUTPUT = "output.txt"  # in the folder of a run: what its main.py said
 
 
@@ -72,27 +75,29 @@ def _argv(env: str, seed: int, max_steps: int, given: list[str]) -> list[str]:
 
 
 def _digests(argv: list[str]) -> dict[str, str]:
-    """sha256 of the files that these options of main.py name, by option.
+    """sha256 of what lies in files and decides about the run of these options of main.py.
 
+    It is the whole file that an option names, and of the crop table what it says of this game.
     Weights may be missing: runs that have begun need them no more, the others say so themselves.
     ValueError, OSError: one of the options or files cannot be used.
     """
     args = options.parse(argv)
-    paths = {"--recipe": args.recipe, "--env-config": args.env_config}
-    if args.env_config:
-        read_config(args.env_config)
+    crops = game_config(read_config(args.env_config or CROP_TABLE), args.env)
+    contents = {"crop table": json.dumps(crops, sort_keys=True).encode()}
+    paths = {"--recipe": args.recipe}
     if args.load:
         with contextlib.suppress(ValueError):
             paths["--load"] = checkpoint.find_model(
                 args.load_model_dir, file_name(args.env), args.published
             )
     files = {option: Path(path) for option, path in paths.items() if path and Path(path).exists()}
-    return {option: sha256(path.read_bytes()).hexdigest() for option, path in files.items()}
+    contents |= {option: path.read_bytes() for option, path in files.items()}
+    return {name: sha256(content).hexdigest() for name, content in contents.items()}
 
 
 def _edited(member: Member, digests: dict[str, str]) -> str:
-    """The first option whose file was another when the run was planned; "" if there is none."""
-    differing = (o for o, digest in digests.items() if member.sha256.get(o, digest) != digest)
+    """The first of `_digests` that was another when the run was planned; "" if there is none."""
+    differing = (n for n, digest in digests.items() if member.sha256.get(n, digest) != digest)
     return next(differing, "")
 
 
@@ -113,9 +118,9 @@ def merge(planned: Experiment, found: Experiment) -> Experiment:
         if member.options != wanted[name].options:
             with_options = " ".join(member.options) or "no options of main.py"
             raise ValueError(f"{found.root} has {name} with {with_options}; {give}")
-        if option := _edited(member, wanted[name].sha256):
+        if edited := _edited(member, wanted[name].sha256):
             raise ValueError(
-                f"{found.root} has {name} with another content of its {option}; put it back or "
+                f"{found.root} has {name} with another content of its {edited}; put it back or "
                 + give
             )
     return Experiment(
@@ -191,7 +196,7 @@ class Driver:
                 except filelock.Timeout as error:
                     raise ValueError(str(error)) from None
 
-    def go_on(self) -> bool:
+    def advance(self) -> bool:
         """Collect what has ended, start what has room. False when nothing is left to do."""
         self._collect()
         while self.waiting and len(self.running) < self.jobs and not self.stop_signal.received:
@@ -210,8 +215,8 @@ class Driver:
             if saved and saved["steps"] >= self.experiment.max_steps:
                 self._finish(member, saved)
                 return
-            if option := _edited(member, _digests(self._plan(member))):
-                raise ValueError(f"the content of its {option} has changed")
+            if name := _edited(member, _digests(self._plan(member))):
+                raise ValueError(f"the content of its {name} has changed")
             if self.commit not in member.commits:
                 member.commits.append(self.commit)
                 self.experiment.write()
@@ -354,13 +359,13 @@ class Driver:
 def run(driver: Driver, stop_signal: StopSignal, console: Console) -> None:
     """Until all runs have ended or a stop is asked for."""
     due = time.monotonic() + REFRESH_SECONDS
-    live = contextlib.nullcontext()
+    live, restore = contextlib.nullcontext(), lambda: None
     if can_show(console):
         live = Live(console=console, get_renderable=driver.table, auto_refresh=False)
-        stop_signal.before_exit = lambda: os.write(console.file.fileno(), b"\x1b[?25h\n")
-    with live:
+        restore = functools.partial(show_cursor, console)
+    with stop_signal.leaving(restore, lambda: os.write(1, LEFT_ALONE)), live:
         try:
-            while driver.go_on() and not stop_signal.received:
+            while driver.advance() and not stop_signal.received:
                 time.sleep(0.2)
                 if isinstance(live, Live) and time.monotonic() >= due:
                     live.refresh()
@@ -391,8 +396,6 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
     try:
         args = options.parse_experiment(argv)
         planned = plan(args)
-        if Experiment.path(args.folder).exists():
-            merge(planned, Experiment.read(args.folder))  # refused before anything is touched
         args.folder.mkdir(parents=True, exist_ok=True)
         stop_signal.at_once = False
         with filelock.FileLock(args.folder / "experiment.lock", blocking=False):

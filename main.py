@@ -180,9 +180,10 @@ def run_to_end(
         return _fail(f"cannot start the parameter server: {error}")
     display = Display(run, processes, console, cluster) if output is Output.DISPLAY else None
     healthy = False
-    with display or contextlib.nullcontext():
+    with contextlib.ExitStack() as screen:
         if display:
-            stop_signal.before_exit = display.restore
+            screen.enter_context(stop_signal.leaving(display.restore, go_on=display.come_back))
+            screen.enter_context(display)
         try:
             if cluster:
                 cluster.start()
@@ -207,7 +208,6 @@ def run_to_end(
             if cluster:
                 _reach(logger, functools.partial(cluster.finish, logger))
     if display:  # errors and the last line are for the terminal as well
-        stop_signal.before_exit = None
         for line in display.errors():
             say(line)
         logger = setup_logger(run.files.log.name, run.files.log)

@@ -1,11 +1,11 @@
-"""How a person stops a program. Needs the standard library only, so that it is there at once."""
+"""How a person stops a program, or lets it rest. Standard library only: it is there at once."""
 
 import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 # Ask for an orderly stop; batch systems warn with SIGUSR1. Windows has neither that nor SIGHUP.
 STOP_SIGNALS = tuple(
@@ -48,6 +48,37 @@ class StopSignal:
         if os.environ.pop(STOP_WITH_INPUT, ""):
             threading.Thread(target=_stop_with_input, daemon=True).start()
         return self
+
+    @contextlib.contextmanager
+    def leaving(
+        self,
+        restore: Callable[[], None],
+        pause: Callable[[], None] = lambda: None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> Iterator[None]:
+        """While it lasts, a second Ctrl-C and Ctrl-Z give the terminal back in its ordinary state.
+
+        restore: does that, from a signal handler.
+        pause, go_on: what Ctrl-Z does as well, and what is done when the program goes on after it.
+        """
+
+        def suspend(number, frame):
+            restore()
+            pause()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)  # here the program stops and, some time later, goes on
+            signal.signal(number, suspend)
+            go_on()
+
+        self.before_exit = restore
+        before = signal.getsignal(signal.SIGTSTP)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGTSTP, suspend)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, before)
+            self.before_exit = None
 
     def _handle(self, number, frame) -> None:
         now = time.monotonic()

@@ -340,13 +340,13 @@ def test_a_terminal_that_is_closed_costs_no_training(terminal, tmp_path):
 
 
 class Shell(Terminal):
-    """A shell with job control, as a person has it; `command` runs main.py with these options."""
+    """A shell with job control, as a person has it; `command` runs the script with the options."""
 
-    def __init__(self, folder: Path, *options: str):
+    def __init__(self, folder: Path, *options: str, script="main.py"):
         self.master, slave = pty.openpty()
         self.resize(24, 80)
         self.slave, self.output = os.dup(slave), b""
-        self.command = shlex.join([sys.executable, str(PROJECT / "main.py"), *options])
+        self.command = shlex.join([sys.executable, str(PROJECT / script), *options])
         self.process = subprocess.Popen(
             ["bash", "--norc", "--noediting", "-i"], cwd=folder,
             preexec_fn=lambda: os.login_tty(slave), start_new_session=False,
@@ -371,19 +371,34 @@ class Shell(Terminal):
         os.close(self.slave)
 
 
+    def leave_with_ctrl_z(self) -> None:
+        self.type("\x1a")
+        self.wait_for(lambda: b"Stopped" in self.output)
+        assert self.on_ordinary_screen()
+
+
 @pytest.fixture
-def shell(tmp_path):
-    started = Shell(tmp_path, *SMALL)
-    yield started
-    started.kill_jobs()
+def start_shell(tmp_path):
+    started = []
+
+    def start(*options: str, **keywords) -> Shell:
+        started.append(Shell(tmp_path, *options, **keywords))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill_jobs()
+
+
+@pytest.fixture
+def shell(start_shell):
+    return start_shell(*SMALL)
 
 
 def test_ctrl_z_gives_the_screen_back_until_the_run_is_in_front_again(shell, tmp_path):
     shell.type(f"{shell.command}\n")
     shell.wait_for(lambda: b"steps/s" in shell.output)
-    shell.type("\x1a")
-    shell.wait_for(lambda: b"Stopped" in shell.output)
-    assert shell.on_ordinary_screen()
+    shell.leave_with_ctrl_z()
     shell.type("bg\n")
     csv = tmp_path / "logs/Pong-v0_log"
     size = csv.stat().st_size
@@ -417,23 +432,57 @@ def test_only_a_terminal_of_its_own_that_can_redraw_itself_gets_the_display(monk
     assert not can_show(Screen())
 
 
+EVALUATION = ("-lmd", ".", "-lgd", ".", "-evc", str(PROJECT / "config.json"), "-mel", "300")
+
+
 def test_gym_eval_leaves_the_terminal_as_it_was(terminal, tmp_path):
     save(tmp_path, "Pong-v0", lively_weights(6))
-    options = ("-lmd", ".", "-lgd", ".", "-evc", str(PROJECT / "config.json"), "-mel", "300")
-    run = terminal(*options, "-ne", "16", size=(24, 60), script="gym_eval.py")
+    run = terminal(*EVALUATION, "-ne", "16", size=(24, 60), script="gym_eval.py")
     run.wait_for(run.ended)
     assert run.process.returncode == 0
     run.read()
     assert run.output.rfind(SHOW_CURSOR) > run.output.rfind(HIDE_CURSOR) > 0
     for line in (tmp_path / "Pong-v0_mon_log").read_text().splitlines():
         assert line.encode() in run.output  # not broken into several
-    stopped = terminal(*options, "-ne", "1000", script="gym_eval.py")
+    stopped = terminal(*EVALUATION, "-ne", "1000", script="gym_eval.py")
     stopped.wait_for(lambda: b"game 1" in stopped.output)
     stopped.interrupt()
     stopped.wait_for(stopped.ended)
     assert stopped.process.returncode == 130
     assert b"interrupted after" in stopped.output
     assert stopped.output.rfind(SHOW_CURSOR) > stopped.output.rfind(HIDE_CURSOR)
+
+
+def test_ctrl_z_gives_the_cursor_back_while_gym_eval_plays(start_shell, tmp_path):
+    save(tmp_path, "Pong-v0", lively_weights(6))
+    shell = start_shell(*EVALUATION, "-ne", "1000", script="gym_eval.py")
+    shell.type(f"{shell.command}\n")
+    shell.wait_for(lambda: b"game 1" in shell.output)
+    shell.leave_with_ctrl_z()
+    shell.type("fg\n")
+    played = shell.output.count(b"reward sum")
+    shell.wait_for(lambda: shell.output.count(b"reward sum") > played)
+    shell.type("\x03")
+    shell.wait_for(lambda: b"interrupted after" in shell.output)
+
+
+def test_ctrl_z_leaves_the_runs_of_an_experiment_at_work(start_shell, tmp_path):
+    options = ("--env", "Pong-v0", "--seeds", "1", "--max-steps", "1M", "--", "--workers", "1")
+    shell = start_shell(*options, "--envs-per-worker", "1", script="experiment.py")
+    shell.type(f"{shell.command}\n")
+    log = tmp_path / "runs/experiment/Pong-v0/base/seed-1/Pong-v0_log"
+    shell.wait_for(lambda: log.exists() and "first update" in log.read_text())
+    shell.leave_with_ctrl_z()
+    shell.wait_for(lambda: b"the runs at work go on" in shell.output)
+    games = log.with_name("Pong-v0.training.csv")
+    size = games.stat().st_size if games.exists() else 0
+    shell.wait_for(lambda: games.exists() and games.stat().st_size > size)
+    left = len(shell.output)
+    shell.type("fg\n")
+    shell.wait_for(lambda: b"at work" in shell.output[left:])  # it draws again
+    shell.type("\x03")
+    shell.wait_for(lambda: b"1 run not finished" in shell.output)
+    assert "stopped, saved" in log.read_text()
 
 
 def test_quiet_prints_nothing(tmp_path):

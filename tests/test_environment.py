@@ -257,6 +257,8 @@ GOOD = {"crop1": 34, "crop2": 34}
         {"Pong": GOOD},  # no Default
         {"Default": 34},
         {"Default": GOOD, "Pong": [34, 34]},
+        {"Default": GOOD, "pong": GOOD},
+        {"Default": GOOD, "Pong-v0": GOOD},
         {"Default": {"crop1": 34}},
         {"Default": {"crop1": 34, "crop2": "34"}},
         {"Default": {"crop1": 34, "crop2": 34.5}},
