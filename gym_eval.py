@@ -31,7 +31,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 
 import gymnasium as gym
@@ -50,7 +50,7 @@ from rich.text import Text
 
 import checkpoint
 from agent import Agent
-from display import can_show
+from display import can_show, show_cursor
 from environment import (
     MAX_NOOPS,
     SKIP_RATE,
@@ -177,8 +177,7 @@ def write_summary(path: Path, summary: dict) -> str:
     with alone_in(path.parent):
         if path.exists():
             try:
-                old, new = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-                same = all(old.get(key) == new[key] for key in new.keys() - FOUND)
+                same = same_evaluation(json.loads(path.read_text(encoding="utf-8")), summary)
             except (OSError, ValueError, AttributeError):
                 same = False
             if not same:
@@ -186,6 +185,41 @@ def write_summary(path: Path, summary: dict) -> str:
                 renamed = f"{path} of another evaluation is now {aside.name}"
         checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
     return renamed
+
+
+def same_evaluation(old: dict, new: dict, but: Set[str] = frozenset()) -> bool:
+    """Whether two summaries differ in nothing but what was found, and in these keys."""
+    new = json.loads(json.dumps(new))  # as it is read from a file
+    return all(old.get(key) == new[key] for key in new.keys() - FOUND - but)
+
+
+def published_path(model: Path, policy: str, seed: int) -> Path:
+    """Where the published evaluation of published weights is."""
+    return model.parent / "evaluations" / f"{model.stem}.{policy}.{seed}.json"
+
+
+def compare_with_published(model: Path, summary: dict) -> str:
+    """A line on whether these games are those of the published evaluation; "" if there is none.
+
+    model: the file of the weights. A part of the games can be compared, too.
+    """
+    path = published_path(model, summary["policy"], summary["seed"])
+    if not path.exists():
+        return ""
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if not same_evaluation(known, summary, but={"weights", "episodes"}):
+        return ""
+    pairs = list(zip(known["action_hashes"], summary["action_hashes"], strict=False))
+    same, games = sum(old == new for old, new in pairs), count(len(pairs), "game")
+    if same == len(pairs):
+        return f"the same as published, action for action: {games}"
+    published = spread(known["mean"], known["standard_error"])
+    return f"published: mean {published}; action for action the same are {same} of {games}"
+
+
+def spread(mean: float, error: float | None) -> str:
+    """error: the standard error; None if there is none."""
+    return f"{mean:.4f}" + (f" ± {error:.4f} (standard error)" if error is not None else "")
 
 
 @contextlib.contextmanager
@@ -223,9 +257,8 @@ def report(summary: dict, num_episodes: int) -> list[str]:
     interrupted = f"interrupted after {summary['episodes']} of {num_episodes}, the shortest: "
     lines = [
         (interrupted if summary["episodes"] < num_episodes else "")
-        + f"{count(summary['episodes'], 'game')}, mean {summary['mean']:.4f}"
-        + (f" ± {error:.4f} (standard error)" if error is not None else "")
-        + f", median {points(summary['median'])}, min {points(summary['min'])}, "
+        + f"{count(summary['episodes'], 'game')}, mean {spread(summary['mean'], error)}"
+        f", median {points(summary['median'])}, min {points(summary['min'])}, "
         f"best {points(summary['best'])}"
     ]
     if len(set(summary["scores"])) > 1:
@@ -284,13 +317,10 @@ def progress_bar(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("remaining"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        stop_signal.before_exit = functools.partial(
-            os.write, console.file.fileno(), b"\x1b[?25h\n"  # the cursor
-        )
+    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+    with stop_signal.leaving(functools.partial(show_cursor, console)), progress:
         task = progress.add_task("", total=total)
         yield lambda text: progress.update(task, advance=1, description=text)
-    stop_signal.before_exit = None
 
 
 @contextlib.contextmanager
@@ -480,6 +510,8 @@ def evaluate_policy(
         logger.info(line)
     if len(results) < args.num_episodes:
         return 130  # the last complete evaluation's summary stays
+    if line := compare_with_published(agent.path, summary):
+        logger.info(line)
     if renamed := write_summary(summary_path, summary):
         logger.info(renamed)
     if not args.record:

@@ -1,11 +1,11 @@
-"""The table of results in the README, from the descriptions of the published models.
+"""The table of results in the README, from the evaluations of the published models.
 
     python benchmarks/results.py                            # print the table
     python benchmarks/results.py --add logs/Pong-v0_eval.json   # first add an evaluation of a model
 
-An evaluation is what gym_eval.py wrote about one of the published models. It is added to the
-description beside those weights (key "results"), in place of an earlier one with the same policy
-and seed.
+An evaluation is what gym_eval.py wrote about one of the published models. It is copied into the
+folder `evaluations` beside those weights, in place of an earlier one with the same policy and seed;
+what lies there of weights that are gone is deleted.
 """
 
 import sys
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import utils  # isort: skip  # before torch: sets the number of threads
 
 import argparse
+import itertools
 import json
 import math
 import tomllib
@@ -37,7 +38,7 @@ from environment import (
 
 REFERENCES = Path(__file__).with_name("references.toml")
 EPISODES = 100
-KEYS = {  # of an evaluation, that a description keeps
+KEYS = {  # of an evaluation, with which it is told which it is and what it found
     "policy": str,
     "seed": int,
     "episodes": int,
@@ -49,27 +50,43 @@ HEADER = """\
 |---|---|---|---|---|---|---|"""
 
 
-def published() -> list[Path]:
+def published(pattern: str = "*.dat") -> list[Path]:
     """The descriptions of the models in the table; further seeds lie in folders below."""
-    return sorted(checkpoint.PUBLISHED.glob("*.json"))
+    return sorted(path.with_suffix(".json") for path in checkpoint.PUBLISHED.glob(pattern))
 
 
-def add(evaluations: Sequence[Path]) -> None:
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def evaluations(path: Path, description: dict) -> list[dict]:
+    """Those of the model that is described in this file, by policy and seed."""
+    found = [read(one) for one in path.parent.glob(f"evaluations/{path.stem}.*.json")]
+    own = [one for one in found if one["sha256"] == description["sha256"]]
+    return sorted(own, key=lambda one: (one["policy"], one["seed"]))
+
+
+def add(paths: Sequence[Path]) -> None:
     """ValueError: one line, if one of them cannot be added; none is, then."""
-    descriptions = {path: json.loads(path.read_text(encoding="utf-8")) for path in published()}
-    changed = {_add(evaluation, descriptions) for evaluation in evaluations}
-    for path in changed:
-        text = json.dumps(descriptions[path], indent=2) + "\n"
-        checkpoint.write_atomically(path, lambda file, t=text: file.write(t.encode()))
+    descriptions = {path: read(path) for path in published("**/*.dat")}
+    targets = [_target(path, descriptions) for path in paths]
+    for path, target in zip(paths, targets, strict=True):
+        target.parent.mkdir(exist_ok=True)
+        checkpoint.write_atomically(target, lambda file, p=path: file.write(p.read_bytes()))
+    known = {description["sha256"] for description in descriptions.values()}
+    for folder in {target.parent for target in targets}:
+        for path in folder.glob("*.json"):
+            if read(path)["sha256"] not in known:
+                path.unlink()
 
 
-def _add(evaluation: Path, descriptions: dict[Path, dict]) -> Path:
-    """Put it into the description of its model, whose path is returned.
+def _target(evaluation: Path, descriptions: dict[Path, dict]) -> Path:
+    """Where it belongs, beside its model.
 
     ValueError: one line, if it is no evaluation of a published model, or not by its protocol.
     """
     try:
-        found = json.loads(evaluation.read_text(encoding="utf-8"))
+        found = read(evaluation)
         result = {key: found[key] for key in KEYS}
         sha256 = found["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -92,13 +109,7 @@ def _add(evaluation: Path, descriptions: dict[Path, dict]) -> Path:
     for key, value in expected.items():
         if found.get(key) != value:
             raise ValueError(f"{evaluation}: {key} is {found.get(key)}, in place of {value}")
-    others = [
-        other
-        for other in description.get("results", [])
-        if (other["policy"], other["seed"]) != (result["policy"], result["seed"])
-    ]
-    description["results"] = sorted([*others, result], key=lambda r: (r["policy"], r["seed"]))
-    return path
+    return gym_eval.published_path(path, result["policy"], result["seed"])
 
 
 def protocol(description: dict, spec: EnvSpec) -> dict:
@@ -135,9 +146,12 @@ def hours(description: dict | None) -> float:
     return seconds / 3600
 
 
-def row(description: dict, references: dict) -> list[str]:
-    """The model's row, and that of the default recipe where the model had another."""
-    env_id, results = description["env"], description["results"]
+def row(description: dict, results: Sequence[dict], references: dict) -> list[str]:
+    """The model's row, and that of the default recipe where the model had another.
+
+    results: evaluations of the model.
+    """
+    env_id = description["env"]
 
     def of(policy: str) -> str:
         found = [r for r in results if r["policy"] == policy]
@@ -164,15 +178,16 @@ def row(description: dict, references: dict) -> list[str]:
 def table() -> list[str]:
     """ValueError: one line, if a model or its reference lacks what the table says."""
     references = tomllib.loads(REFERENCES.read_text(encoding="utf-8"))
-    descriptions = [json.loads(path.read_text(encoding="utf-8")) for path in published()]
-    order = list(references["random"])
-    for path, description in zip(published(), descriptions, strict=True):
+    order, rows = list(references["random"]), {}
+    for path in published():
+        description = read(path)
+        results = evaluations(path, description)
         if description["env"] not in order:
             raise ValueError(f"{REFERENCES}: random play of {description['env']} is missing")
-        if not description.get("results"):
+        if not results:
             raise ValueError(f"{path}: no evaluation was added yet")
-    descriptions.sort(key=lambda d: order.index(d["env"]))
-    return [*HEADER.split("\n"), *(line for d in descriptions for line in row(d, references))]
+        rows[order.index(description["env"])] = row(description, results, references)
+    return [*HEADER.split("\n"), *itertools.chain(*(rows[place] for place in sorted(rows)))]
 
 
 def main() -> None:

@@ -335,6 +335,40 @@ def test_what_is_no_summary_is_set_aside_too(tmp_path, text):
     assert json.loads(path.read_text()) == {"seed": 1}
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((), "the same as published, action for action: 2 games"),
+        (("-ne", "1"), "the same as published, action for action: 1 game"),
+        (("-ne", "3"), "the same as published, action for action: 2 games"),
+        (("--plain",), "the same as published, action for action: 2 games"),
+        (("-mel", "5"), ""),
+        (("--seed", "2"), ""),
+        (("--stochastic",), ""),
+    ],
+)
+def test_games_are_compared_with_those_of_the_published_evaluation(
+    models, played, tmp_path, capsys, options, line
+):
+    shutil.copytree(models, tmp_path / "models")
+    path = gym_eval.published_path(tmp_path / "models/Pong-v0.dat", "greedy", 1)
+    path.parent.mkdir()
+    path.write_text(json.dumps(played))
+    assert run(tmp_path / "models", tmp_path, *SHORT, *options) == 0
+    found = [said for said in capsys.readouterr().out.splitlines() if "action for action" in said]
+    assert [said.split(" : ")[1] for said in found] == ([line] if line else [])
+
+
+def test_games_that_are_not_the_published_ones_are_counted(played, tmp_path):
+    path = gym_eval.published_path(tmp_path / "Pong-v0.dat", "greedy", 1)
+    path.parent.mkdir()
+    other = played | {"action_hashes": ["0", played["action_hashes"][1]], "mean": 2.0}
+    for error, words in ((0.5, "2.0000 ± 0.5000 (standard error)"), (None, "2.0000")):
+        path.write_text(json.dumps(other | {"standard_error": error}))
+        said = gym_eval.compare_with_published(tmp_path / "Pong-v0.dat", played)
+        assert said == f"published: mean {words}; action for action the same are 1 of 2 games"
+
+
 def test_evaluations_that_end_together_lose_no_summary(tmp_path):
     path = tmp_path / "Pong-v0_eval.json"
     with ThreadPoolExecutor() as pool:

@@ -17,13 +17,14 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import results
 
 import checkpoint
+import gym_eval
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PONG = {"crop1": 34, "crop2": 34, "fire": False}
 
 
-def test_the_table_of_the_readme_is_that_of_the_descriptions():
+def test_the_table_of_the_readme_is_that_of_the_evaluations():
     lines = README.splitlines()
     assert [row for row in results.table() if row not in lines] == []
 
@@ -35,15 +36,20 @@ def test_every_picture_and_page_that_a_text_shows_is_there():
             assert (text.parent / name).is_file(), name
 
 
-def test_every_published_model_has_the_score_of_its_policy_among_its_results():
-    for path in results.published():
-        description = json.loads(path.read_text(encoding="utf-8"))
-        own = [r for r in description["results"] if r["policy"] == description["policy"]]
-        assert own, path
-        for result in description["results"]:
+def test_every_published_model_has_evaluations_of_its_policy_and_no_other_ones_are_there():
+    known = set()
+    for path in results.published("**/*.dat"):
+        description = results.read(path)
+        found = results.evaluations(path, description)
+        assert description["policy"] in {one["policy"] for one in found}, path
+        for one in found:
+            known.add(gym_eval.published_path(path, one["policy"], one["seed"]))
             # A greedy agent plays one and the same game on an id without chance.
-            games = results.episodes(path.stem, description["actions"], result["policy"])
-            assert (result["episodes"], result["standard_error"] is None) == (games, games == 1)
+            games = results.episodes(path.stem, description["actions"], one["policy"])
+            assert (one["episodes"], one["standard_error"] is None) == (games, games == 1)
+            assert len(one["scores"]) == len(one["action_hashes"]) == games
+            assert one["mean"] == pytest.approx(statistics.mean(one["scores"]))
+    assert {*checkpoint.PUBLISHED.glob("**/evaluations/*")} == known
 
 
 def test_the_readme_is_short():
@@ -85,7 +91,9 @@ def test_what_tonight_brings_is_what_the_kept_curves_say():
 
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
+    """A folder of published models with Pong-v0 alone, whose weights are empty."""
     shutil.copy(ROOT / "trained_models/published/Pong-v0.json", tmp_path)
+    (tmp_path / "Pong-v0.dat").touch()
     monkeypatch.setattr(checkpoint, "PUBLISHED", tmp_path)
     return tmp_path
 
@@ -104,11 +112,18 @@ def evaluation(folder: Path, **changes) -> Path:
 
 
 def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
+    gone = gym_eval.published_path(copies / "Pong-v0.dat", "greedy", 1)
     for mean in (1.5, 2.5):
         results.add([evaluation(copies, mean=mean)])
-    added = json.loads((copies / "Pong-v0.json").read_text(encoding="utf-8"))["results"]
-    assert [r["mean"] for r in added if r["policy"] == "sampled" and r["seed"] == 3] == [2.5]
-    assert len([r for r in added if r["policy"] == "greedy"]) == 2
+        gone.write_text('{"sha256": "of weights that are gone"}')
+    results.add([evaluation(copies, policy="greedy", seed=7)])
+    path = copies / "Pong-v0.json"
+    found = results.evaluations(path, results.read(path))
+    assert [(r["policy"], r["seed"], r["mean"]) for r in found] == [
+        ("greedy", 7, 1.5),
+        ("sampled", 3, 2.5),
+    ]
+    assert not gone.exists()
 
 
 @pytest.mark.parametrize(
@@ -131,18 +146,17 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
     ],
 )
 def test_an_evaluation_that_is_not_by_the_protocol_is_refused(copies, changes, words):
-    before = (copies / "Pong-v0.json").read_bytes()
     good = evaluation(copies, seed=4).rename(copies / "good")
     with pytest.raises(ValueError, match=words):
         results.add([good, evaluation(copies, **changes)])
-    assert (copies / "Pong-v0.json").read_bytes() == before
+    assert not (copies / "evaluations").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"env": "Gopher-v0"}, "references.toml: random play of Gopher-v0 is missing"),
-        ({"results": []}, "Pong-v0.json: no evaluation was added yet"),
+        ({}, "Pong-v0.json: no evaluation was added yet"),
     ],
 )
 def test_what_the_table_lacks_is_one_line(copies, changes, words):
