@@ -2,13 +2,13 @@
 # XuanCe 1.4.4, PerDQN: the importance weights, by which prioritized replay makes up for drawing surprising transitions
 # more often, are nowhere in the loss, though its page says that importance sampling is used. PER_beta0 and its way to
 # 1 change nothing: runs with 0.4 and with 1 end with the same network to the bit. So wherever a reward or a next state
-# is a matter of chance, the values are not the means of what comes, as
-# rare surprises are drawn too often for ever. A lottery that pays 1 in 15 of 100 tries is held to be worth more than a
-# sure 0.2, and the greedy agent plays it; the same library's DQN doesn't. And who takes the "weights" of the buffer's
-# sample() for a loss of one's own makes it worse: they grow with the priority, where they ought to fall, as only the
-# size of the buffer is raised to the power of -beta, and that cancels in the division by the largest. Nothing is
-# raised, and in games without chance, as CartPole, nothing is seen. Guess: with beta 1 there is no bias, as in the
-# paper. PER_alpha near 0, which is DQN, or a learner and weights of one's own are the way around.
+# is a matter of chance, the values are not the means of what comes, as rare surprises are drawn too often for ever. A
+# lottery that pays 1 in 15 of 100 tries is held to be worth more than a sure 0.2, and the greedy agent plays it; the
+# same library's DQN doesn't. And who takes the "weights" of the buffer's sample() for a loss of one's own makes it
+# worse: they grow with the priority, where they ought to fall, as only the size of the buffer is raised to the power
+# of -beta, and that cancels in the division by the largest. Nothing is raised, and in games without chance, as
+# CartPole, nothing is seen. Guess: with beta 1 there is no bias, as in the paper. PER_alpha near 0, which is DQN, or
+# a learner and weights of one's own are the way around.
 #
 # Seen: "lottery and sure reward: DQN 0.15, 0.19, the lottery's mean in its memory 0.14; PerDQN with beta 0.4 0.22,
 # 0.19, with 1.0 0.22, 0.19, mean 0.14; the same network with both: True"; "weights of the buffer for beta 1: as 1 / p
