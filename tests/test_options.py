@@ -273,7 +273,10 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
         (("--env", "Breakout-v0", "--envs-per-worker", "1"), (1e-4, 0, 1.0, 0.01, 40.0)),
         (("--env", "Pong-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Pong-v0", "--envs-per-worker", "2"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
-        (("--env", "Breakout-v0"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
+        (
+            ("--env", "Breakout-v0"),
+            (3e-4, 10_000_000, 0.95, "0.01@0,0.01@0.75M,0.001@1.5M", 200.0),
+        ),
         (("--env", "SpaceInvaders-v0"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
         (("--env", "PongDeterministic-v3"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (
