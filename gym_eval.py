@@ -204,16 +204,17 @@ def compare_with_published(model: Path, summary: dict) -> str:
     model: the file of the weights. A part of the games can be compared, too.
     """
     path = published_path(model, summary["policy"], summary["seed"])
-    if not path.exists():
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not same_evaluation(known, summary, but={"weights", "episodes"}):
+            return ""
+        pairs = list(zip(known["action_hashes"], summary["action_hashes"], strict=False))
+        published = spread(known["mean"], known["standard_error"])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or damaged
         return ""
-    known = json.loads(path.read_text(encoding="utf-8"))
-    if not same_evaluation(known, summary, but={"weights", "episodes"}):
-        return ""
-    pairs = list(zip(known["action_hashes"], summary["action_hashes"], strict=False))
     same, games = sum(old == new for old, new in pairs), count(len(pairs), "game")
     if same == len(pairs):
         return f"the same as published, action for action: {games}"
-    published = spread(known["mean"], known["standard_error"])
     return f"published: mean {published}; action for action the same are {same} of {games}"
 
 

@@ -367,6 +367,9 @@ def test_games_that_are_not_the_published_ones_are_counted(played, tmp_path):
         path.write_text(json.dumps(other | {"standard_error": error}))
         said = gym_eval.compare_with_published(tmp_path / "Pong-v0.dat", played)
         assert said == f"published: mean {words}; action for action the same are 1 of 2 games"
+    for damaged in ("", "{", "[]", "{}", json.dumps(other | {"action_hashes": None})):
+        path.write_text(damaged)
+        assert gym_eval.compare_with_published(tmp_path / "Pong-v0.dat", played) == ""
 
 
 def test_evaluations_that_end_together_lose_no_summary(tmp_path):
