@@ -178,7 +178,7 @@ def read_config(path) -> dict:
     for name, entry in config.items():
         try:
             if name not in games and name != "Default":
-                raise ValueError("no game of that name; it is 'Pong' for Pong-v0 and ALE/Pong-v5")
+                raise ValueError("no game is called so; it is 'Pong' for Pong-v0 and ALE/Pong-v5")
             _check_entry(entry)
         except ValueError as error:
             raise ValueError(f"{path}: {name!r}: {error}") from error

@@ -42,15 +42,14 @@ from rich.table import Table
 
 import checkpoint
 import scores
-from display import can_show, show_cursor
-from environment import CROP_TABLE, file_name, game_config, parse_env_id, read_config
+from display import can_show, in_foreground, show_cursor
+from environment import CROP_TABLE, file_name, game_config, parse_env_id, picture, read_config
 from processes import how
 from scores import Experiment, Member
 from utils import count, format_time, say
 
 REFRESH_SECONDS = 2  # of the table
 STOP_SECONDS = 30  # for a run to end by itself, which has 10; this machine may be busy
-LEFT_ALONE = b"the runs at work go on; they stop and save when this program ends\n"
 OUTPUT = "output.txt"  # in the folder of a run: what its main.py said
 
 
@@ -82,8 +81,9 @@ def _digests(argv: list[str]) -> dict[str, str]:
     ValueError, OSError: one of the options or files cannot be used.
     """
     args = options.parse(argv)
-    crops = game_config(read_config(args.env_config or CROP_TABLE), args.env)
-    contents = {"crop table": json.dumps(crops, sort_keys=True).encode()}
+    entry = game_config(read_config(args.env_config or CROP_TABLE), args.env)
+    seen = picture(entry) | {"actions": entry.get("actions")}
+    contents = {"crop table": json.dumps(seen, sort_keys=True).encode()}
     paths = {"--recipe": args.recipe}
     if args.load:
         with contextlib.suppress(ValueError):
@@ -356,6 +356,12 @@ class Driver:
         return f"{member.seed}: {share}" + (f", {score:,.1f}" if steps else "")
 
 
+def leave_alone() -> None:
+    """Ctrl-Z stops this program, but not its runs; from a signal handler."""
+    with contextlib.suppress(OSError):
+        os.write(1, b"the runs at work go on; they stop and save when this program ends\n")
+
+
 def run(driver: Driver, stop_signal: StopSignal, console: Console) -> None:
     """Until all runs have ended or a stop is asked for."""
     due = time.monotonic() + REFRESH_SECONDS
@@ -363,12 +369,13 @@ def run(driver: Driver, stop_signal: StopSignal, console: Console) -> None:
     if can_show(console):
         live = Live(console=console, get_renderable=driver.table, auto_refresh=False)
         restore = functools.partial(show_cursor, console)
-    with stop_signal.leaving(restore, lambda: os.write(1, LEFT_ALONE)), live:
+    with stop_signal.leaving(restore, leave_alone), live:
         try:
             while driver.advance() and not stop_signal.received:
                 time.sleep(0.2)
                 if isinstance(live, Live) and time.monotonic() >= due:
-                    live.refresh()
+                    if in_foreground(console):
+                        live.refresh()
                     due = time.monotonic() + REFRESH_SECONDS
         finally:
             if driver.running:

@@ -1,7 +1,8 @@
 """Evaluate a saved model: `python gym_eval.py --env Pong-v0`.
 
 Plays N whole games with one set of weights and prints each score, their mean and its standard
-error. Game i draws its chance from (seed, i), so anybody gets the same scores from the same file.
+error. Game i draws its chance from (seed, i), so the same file plays the same games again; whether
+published ones did is said at the end.
 """
 
 from stopping import StopSignal
@@ -50,7 +51,7 @@ from rich.text import Text
 
 import checkpoint
 from agent import Agent
-from display import can_show, show_cursor
+from display import can_show, in_foreground, show_cursor
 from environment import (
     MAX_NOOPS,
     SKIP_RATE,
@@ -85,6 +86,7 @@ PARTS = {  # options that say more about another one, and their defaults
     },
     "render": {"render_freq": 1},
 }  # fmt: skip
+REFRESHES = 10  # of the bar, per second
 SIGN_SECONDS = 30  # without the end of a game, until a line says that games are running
 
 
@@ -204,18 +206,23 @@ def compare_with_published(model: Path, summary: dict) -> str:
     model: the file of the weights. A part of the games can be compared, too.
     """
     path = published_path(model, summary["policy"], summary["seed"])
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if not same_evaluation(known, summary, but={"weights", "episodes"}):
-            return ""
-        pairs = list(zip(known["action_hashes"], summary["action_hashes"], strict=False))
-        published = spread(known["mean"], known["standard_error"])
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or damaged
+    if not path.exists():
         return ""
+    known = json.loads(path.read_text(encoding="utf-8"))  # benchmarks/results.py has checked it
+    if not same_evaluation(known, summary, but={"weights", "episodes"}):
+        return ""
+    pairs = list(zip(known["action_hashes"], summary["action_hashes"], strict=False))
     same, games = sum(old == new for old, new in pairs), count(len(pairs), "game")
     if same == len(pairs):
         return f"the same as published, action for action: {games}"
-    return f"published: mean {published}; action for action the same are {same} of {games}"
+    published = f"{count(known['episodes'], 'game')}, "
+    published += f"mean {spread(known['mean'], known['standard_error'])}"
+    versions = known["versions"].items() - summary["versions"].items()
+    others = ", ".join(f"{name} {version}" for name, version in sorted(versions) if name != "suite")
+    return (
+        f"action for action the same as published: {same} of {games}; published: {published}"
+        + (f", with {others}" if others else "")
+    )
 
 
 def spread(mean: float, error: float | None) -> str:
@@ -312,21 +319,35 @@ class Above(logging.Handler):
 @contextlib.contextmanager
 def progress_bar(
     console: Console, total: int, stop_signal: StopSignal
-) -> Iterator[Callable[[str], None]]:
-    """Show a bar below what is printed; call what it yields, with a text, after each part."""
+) -> Iterator[Callable[[str, int], None]]:
+    """Show a bar below what is printed; call what it yields often, and with how much more is done.
+
+    It is drawn REFRESHES times a second, and not while the terminal is the shell's.
+    """
+    due = 0.0
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("remaining"), TimeRemainingColumn(),
     )  # fmt: skip
-    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+    progress = Progress(
+        *columns, console=console, transient=True, auto_refresh=False, redirect_stdout=False
+    )
+
+    def advance(text: str | None = None, parts: int = 0) -> None:
+        nonlocal due
+        progress.update(task, advance=parts, description=text)
+        if time.monotonic() >= due and in_foreground(console):
+            progress.refresh()
+            due = time.monotonic() + 1 / REFRESHES
+
     with stop_signal.leaving(functools.partial(show_cursor, console)), progress:
         task = progress.add_task("", total=total)
-        yield lambda text: progress.update(task, advance=1, description=text)
+        yield advance
 
 
 @contextlib.contextmanager
-def no_bar(*arguments) -> Iterator[Callable[[str], None]]:
-    yield lambda text: None
+def no_bar(*arguments) -> Iterator[Callable[[str, int], None]]:
+    yield lambda text=None, parts=0: None
 
 
 def check(args: argparse.Namespace) -> tuple[EnvSpec, list[Policy]]:
@@ -434,7 +455,9 @@ def evaluate(args: argparse.Namespace, stop_signal: StopSignal) -> int:
             called = policy_name(agent.greedy, agent.epsilon)
             ending = f".{called}" + (f"-{agent.epsilon:g}" if agent.epsilon else "")
         summary_path = Path(args.log_dir, f"{name}_eval{ending}.json")
-        code = evaluate_policy(args, spec, agent, weights, summary_path, logger, stop_signal)
+        code = evaluate_policy(
+            args, spec, agent, weights, summary_path, logger, console, stop_signal
+        )
         if code:
             break
     return code
@@ -447,6 +470,7 @@ def evaluate_policy(
     weights: dict,
     summary_path: Path,
     logger: logging.Logger,
+    console: Console,
     stop_signal: StopSignal,
 ) -> int:
     """Play as the agent does now, log and summarise; returns the exit code.
@@ -458,7 +482,6 @@ def evaluate_policy(
     if "policy" in description:
         why = f" (the weights were chosen for {description['policy']} ones)"
     logger.info(actions(policy_name(greedy, epsilon), epsilon) + why)
-    console = Console()
     bar = progress_bar if can_show(console) and not args.render else no_bar
     sign = SignOfLife(logger)
     results: list[Result] = []
@@ -483,7 +506,7 @@ def evaluate_policy(
             processes,
             side_by_side,
             should_stop=lambda: stop_signal.received,
-            on_step=sign.step if bar is no_bar else lambda running, steps: None,
+            on_step=sign.step if bar is no_bar else lambda running, steps: advance(),
             plain=agent.plain,
         ):
             results.append(result)
@@ -493,7 +516,7 @@ def evaluate_policy(
                 f"game {result.index}, reward sum: {points(result.score)}, length {result.length}, "
                 f"reward mean: {mean:.4f}"
             )
-            advance(f"mean {mean:.2f}")
+            advance(f"mean {mean:.2f}", 1)
     if not results:
         logger.info("interrupted before any game was over")
         return 130
@@ -511,10 +534,10 @@ def evaluate_policy(
         logger.info(line)
     if len(results) < args.num_episodes:
         return 130  # the last complete evaluation's summary stays
-    if line := compare_with_published(agent.path, summary):
-        logger.info(line)
     if renamed := write_summary(summary_path, summary):
         logger.info(renamed)
+    if line := compare_with_published(agent.path, summary):
+        logger.info(line)
     if not args.record:
         return 0
     if args.record_game == "best":
@@ -522,7 +545,7 @@ def evaluate_policy(
     else:
         shown = results[0 if args.record_game == "first" else args.record_game]
     with bar(console, shown.length, stop_signal) as advance:
-        return record(args, agent, shown, logger, lambda: advance("recording"), stop_signal)
+        return record(args, agent, shown, logger, lambda: advance("recording", 1), stop_signal)
 
 
 def record(

@@ -90,7 +90,7 @@ def _fork(path: str, command: list[str], passfds: Sequence[int]) -> int:
             with contextlib.suppress(OSError):  # of the list itself
                 os.close(file)
         signal.set_wakeup_fd(-1)
-        for number in STOP_SIGNALS:
+        for number in signal.valid_signals():  # what main does with them, Ctrl-Z, too, is not ours
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
         atexit._clear()  # what the main process will do

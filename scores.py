@@ -46,7 +46,7 @@ class Member:
     commits: list[str] = field(default_factory=list)  # of the suite, that it ran with
     steps: int | None = None  # agent steps, once it is finished
     seconds: float | None = None  # of training, likewise
-    # Of the files that its options name, by option; none from versions that did not keep it.
+    # Of what lies in files and decides about it; none from versions that did not keep it.
     sha256: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:

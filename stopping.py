@@ -71,13 +71,15 @@ class StopSignal:
             go_on()
 
         self.before_exit = restore
-        before = signal.getsignal(signal.SIGTSTP)
+        number = getattr(signal, "SIGTSTP", None)  # Windows has none
+        before = signal.getsignal(number) if number else signal.SIG_IGN
         if before is not signal.SIG_IGN:
-            signal.signal(signal.SIGTSTP, suspend)
+            signal.signal(number, suspend)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTSTP, before)
+            if before is not signal.SIG_IGN:
+                signal.signal(number, before)
             self.before_exit = None
 
     def _handle(self, number, frame) -> None:

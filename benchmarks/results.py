@@ -38,12 +38,14 @@ from environment import (
 
 REFERENCES = Path(__file__).with_name("references.toml")
 EPISODES = 100
-KEYS = {  # of an evaluation, with which it is told which it is and what it found
+KEYS = {  # of an evaluation that is added
     "policy": str,
     "seed": int,
     "episodes": int,
     "mean": float,
     "standard_error": float | None,
+    "scores": list,
+    "action_hashes": list,
 }
 HEADER = """\
 | id | random play | greedy | sampled | classic (days, 16 to 32 cores) | agent steps | hours |
@@ -51,7 +53,7 @@ HEADER = """\
 
 
 def published(pattern: str = "*.dat") -> list[Path]:
-    """The descriptions of the models in the table; further seeds lie in folders below."""
+    """The descriptions of these models; by default of those in the table, without further seeds."""
     return sorted(path.with_suffix(".json") for path in checkpoint.PUBLISHED.glob(pattern))
 
 
@@ -70,14 +72,15 @@ def add(paths: Sequence[Path]) -> None:
     """ValueError: one line, if one of them cannot be added; none is, then."""
     descriptions = {path: read(path) for path in published("**/*.dat")}
     targets = [_target(path, descriptions) for path in paths]
+    # What is there of weights that are gone.
+    known = {description["sha256"] for description in descriptions.values()}
+    there = {path for target in targets for path in target.parent.glob("*.json")}
+    gone = {path for path in there if read(path)["sha256"] not in known}
     for path, target in zip(paths, targets, strict=True):
         target.parent.mkdir(exist_ok=True)
         checkpoint.write_atomically(target, lambda file, p=path: file.write(p.read_bytes()))
-    known = {description["sha256"] for description in descriptions.values()}
-    for folder in {target.parent for target in targets}:
-        for path in folder.glob("*.json"):
-            if read(path)["sha256"] not in known:
-                path.unlink()
+    for path in gone - {*targets}:
+        path.unlink()
 
 
 def _target(evaluation: Path, descriptions: dict[Path, dict]) -> Path:
@@ -103,7 +106,7 @@ def _target(evaluation: Path, descriptions: dict[Path, dict]) -> Path:
         raise ValueError(f"{evaluation}: {result['policy']}, which the table has no column for")
     spec = parse_env_id(description["env"])
     games = episodes(description["env"], description["actions"], result["policy"])
-    if result["episodes"] not in (games, EPISODES):
+    if not len(result["scores"]) == len(result["action_hashes"]) == result["episodes"] == games:
         raise ValueError(f"{evaluation}: {result['episodes']} games in place of {games}")
     expected = {"env": description["env"], **protocol(description, spec)}
     for key, value in expected.items():

@@ -370,7 +370,6 @@ class Shell(Terminal):
         os.close(self.master)
         os.close(self.slave)
 
-
     def leave_with_ctrl_z(self) -> None:
         self.type("\x1a")
         self.wait_for(lambda: b"Stopped" in self.output)
@@ -443,7 +442,8 @@ def test_gym_eval_leaves_the_terminal_as_it_was(terminal, tmp_path):
     run.read()
     assert run.output.rfind(SHOW_CURSOR) > run.output.rfind(HIDE_CURSOR) > 0
     for line in (tmp_path / "Pong-v0_mon_log").read_text().splitlines():
-        assert line.encode() in run.output  # not broken into several
+        # Not broken into several, and on a line of its own: the bar is taken away before.
+        assert re.search(rb"(^|\n|\x1b\[2K)" + re.escape(line.encode()), run.output), line
     stopped = terminal(*EVALUATION, "-ne", "1000", script="gym_eval.py")
     stopped.wait_for(lambda: b"game 1" in stopped.output)
     stopped.interrupt()
@@ -459,6 +459,11 @@ def test_ctrl_z_gives_the_cursor_back_while_gym_eval_plays(start_shell, tmp_path
     shell.type(f"{shell.command}\n")
     shell.wait_for(lambda: b"game 1" in shell.output)
     shell.leave_with_ctrl_z()
+    left = len(shell.output)
+    shell.type("bg\n")
+    shell.wait_for(lambda: shell.output[left:].count(b"reward sum") > 9)
+    bars = shell.output[left:].count(b"remaining")  # one below each line, and no other
+    assert bars <= shell.output[left:].count(b"reward sum") + 1
     shell.type("fg\n")
     played = shell.output.count(b"reward sum")
     shell.wait_for(lambda: shell.output.count(b"reward sum") > played)
@@ -474,10 +479,12 @@ def test_ctrl_z_leaves_the_runs_of_an_experiment_at_work(start_shell, tmp_path):
     shell.wait_for(lambda: log.exists() and "first update" in log.read_text())
     shell.leave_with_ctrl_z()
     shell.wait_for(lambda: b"the runs at work go on" in shell.output)
+    left = len(shell.output)
+    shell.type("bg\n")
     games = log.with_name("Pong-v0.training.csv")
     size = games.stat().st_size if games.exists() else 0
     shell.wait_for(lambda: games.exists() and games.stat().st_size > size)
-    left = len(shell.output)
+    assert b"at work" not in shell.output[left:]  # the table
     shell.type("fg\n")
     shell.wait_for(lambda: b"at work" in shell.output[left:])  # it draws again
     shell.type("\x03")

@@ -250,6 +250,7 @@ def test_runs_see_the_pictures_of_one_crop_table(tmp_path, monkeypatch):
         return experiment.merge(planned, Experiment(tmp_path, 10, [done])).members
 
     assert merge(Gopher={"crop1": 4, "crop2": 4})[0] is done
+    assert merge(Pong=table["Pong"] | {"fire": False})[0] is done  # as it is without
     with pytest.raises(ValueError, match="base seed 1 with another content of its crop table"):
         merge(Pong={"crop1": 4, "crop2": 4})
 

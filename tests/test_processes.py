@@ -39,7 +39,7 @@ def test_a_title_is_seen_whatever_is_changed_in_the_environment(first):
 
 
 FORKS = """
-import multiprocessing, os, sys, threading, types
+import multiprocessing, os, signal, sys, threading, types
 sys.path.insert(0, sys.argv[1])
 import processes
 
@@ -51,12 +51,14 @@ def look():
     nested.start()  # no lock of the main process is held here
     nested.join()
     files = {os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")}
-    print("loaded" in sys.modules, __file__ in files, os.getppid())
+    handled = callable(signal.getsignal(signal.SIGTSTP))
+    print("loaded" in sys.modules, __file__ in files, handled, os.getppid())
 
 if __name__ == "__main__":
     threading.Thread(target=threading.Event().wait, daemon=True).start() if sys.argv[2:] else None
     sys.modules["loaded"] = types.ModuleType("loaded")  # by this process alone
     held = open(__file__)  # as a lock would be
+    signal.signal(signal.SIGTSTP, lambda number, frame: None)
     context = processes.child_context(plain=True)
     processes.fork_fork_server()
     child = processes.start_child(lambda: context.Process(target=look))
@@ -74,8 +76,8 @@ def test_the_fork_server_has_what_the_main_process_has_loaded_but_no_file_of_it(
     done = subprocess.run(
         [*command, *["thread"] * threads], capture_output=True, text=True, timeout=120, check=True
     )  # fmt: skip
-    loaded, has_file, server = done.stdout.split()
-    assert (loaded, has_file) == (str(not threads), "False")
+    loaded, has_file, handles_ctrl_z, server = done.stdout.split()
+    assert (loaded, has_file, handles_ctrl_z) == (str(not threads), "False", "False")
     deadline = time.monotonic() + 20
     while Path("/proc", server).exists():  # it ends with the main process
         assert time.monotonic() < deadline

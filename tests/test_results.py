@@ -104,7 +104,8 @@ def evaluation(folder: Path, **changes) -> Path:
         "policy": "sampled", "seed": 3, "episodes": 100, "mean": 1.5, "standard_error": 0.5,
         "sha256": description["sha256"], "env": "Pong-v0", "frame_skip": [2, 3, 4],
         "repeat_action_probability": 0.25, "noops_at_start": 0, "max_idle_steps": None,
-        "time_limit": "10000 agent steps", "count_lives": True, "game_config": PONG, **changes,
+        "time_limit": "10000 agent steps", "count_lives": True, "game_config": PONG,
+        "scores": [1.5] * 100, "action_hashes": ["0"] * 100, **changes,
     }  # fmt: skip
     path = folder / "eval"
     path.write_text(json.dumps(found))
@@ -116,6 +117,7 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
     for mean in (1.5, 2.5):
         results.add([evaluation(copies, mean=mean)])
         gone.write_text('{"sha256": "of weights that are gone"}')
+        shutil.copy(gone, gym_eval.published_path(copies / "Pong-v0.dat", "greedy", 7))
     results.add([evaluation(copies, policy="greedy", seed=7)])
     path = copies / "Pong-v0.json"
     found = results.evaluations(path, results.read(path))
@@ -131,6 +133,8 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
     [
         ({"sha256": "0"}, "not published"),
         ({"episodes": 2}, "2 games in place of 100"),
+        ({"scores": [1.5]}, "100 games in place of 100"),
+        ({"action_hashes": None}, "action_hashes is None"),
         ({"episodes": 1, "standard_error": None}, "1 games in place of 100"),
         ({"policy": "epsilon-greedy"}, "epsilon-greedy, which the table has no column for"),
         ({"time_limit": "100 agent steps"}, "time_limit is 100 agent steps, in place of 10000"),
