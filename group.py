@@ -1,6 +1,7 @@
 """The processes of one machine, workers and maybe the test process: begin, replace, stop."""
 
 import collections
+import contextlib
 import functools
 import logging
 import multiprocessing
@@ -89,7 +90,12 @@ class Processes:
         multiprocessing.connection.wait(sentinels, timeout=seconds)
 
     def workers_alive(self) -> int:
-        return sum(process.is_alive() for process in self.running[self.tests :])
+        """Asked by other threads, too: one that is being replaced may be closed already."""
+        alive = 0
+        for process in self.running[self.tests :]:
+            with contextlib.suppress(ValueError):
+                alive += process.is_alive()
+        return alive
 
     def replace_dead(self, logger: logging.Logger) -> bool:
         """Start anew whatever has died or hangs. False if that has happened too often.

@@ -1494,3 +1494,15 @@ def test_the_suite_works_where_processes_can_only_be_spawned(tmp_path, monkeypat
     threading.Thread(target=stop_when_saved, daemon=True).start()
     assert main.main(SMALL, stop) == 0
     assert checkpoint.load_checkpoint(Path("trained_models/Pong-v0.ckpt"))["steps"] > 0
+
+
+def test_a_worker_that_is_being_replaced_is_not_alive_for_whoever_asks():
+    """A thread of a cluster's driver may ask while the main thread has closed it."""
+    ended, closed = mp.Process(target=int), mp.Process(target=int)
+    for process in (ended, closed):
+        process.start()
+        process.join()
+    closed.close()
+    some = object.__new__(group.Processes)
+    some.tests, some.running = 0, [ended, closed]
+    assert some.workers_alive() == 0
