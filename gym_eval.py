@@ -319,7 +319,7 @@ class Above(logging.Handler):
 @contextlib.contextmanager
 def progress_bar(
     console: Console, total: int, stop_signal: StopSignal
-) -> Iterator[Callable[[str, int], None]]:
+) -> Iterator[Callable[..., None]]:
     """Show a bar below what is printed; call what it yields often, and with how much more is done.
 
     It is drawn REFRESHES times a second, and not while the terminal is the shell's.
@@ -335,7 +335,8 @@ def progress_bar(
 
     def advance(text: str | None = None, parts: int = 0) -> None:
         nonlocal due
-        progress.update(task, advance=parts, description=text)
+        if parts:
+            progress.update(task, advance=parts, description=text)
         if time.monotonic() >= due and in_foreground(console):
             progress.refresh()
             due = time.monotonic() + 1 / REFRESHES
@@ -346,7 +347,7 @@ def progress_bar(
 
 
 @contextlib.contextmanager
-def no_bar(*arguments) -> Iterator[Callable[[str, int], None]]:
+def no_bar(*arguments) -> Iterator[Callable[..., None]]:
     yield lambda text=None, parts=0: None
 
 

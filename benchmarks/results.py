@@ -46,6 +46,7 @@ KEYS = {  # of an evaluation that is added
     "standard_error": float | None,
     "scores": list,
     "action_hashes": list,
+    "versions": dict,
 }
 HEADER = """\
 | id | random play | greedy | sampled | classic (days, 16 to 32 cores) | agent steps | hours |
@@ -58,13 +59,17 @@ def published(pattern: str = "*.dat") -> list[Path]:
 
 
 def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """ValueError: one line that names the file, if it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def evaluations(path: Path, description: dict) -> list[dict]:
     """Those of the model that is described in this file, by policy and seed."""
     found = [read(one) for one in path.parent.glob(f"evaluations/{path.stem}.*.json")]
-    own = [one for one in found if one["sha256"] == description["sha256"]]
+    own = [one for one in found if one.get("sha256") == description["sha256"]]
     return sorted(own, key=lambda one: (one["policy"], one["seed"]))
 
 
@@ -75,7 +80,7 @@ def add(paths: Sequence[Path]) -> None:
     # What is there of weights that are gone.
     known = {description["sha256"] for description in descriptions.values()}
     there = {path for target in targets for path in target.parent.glob("*.json")}
-    gone = {path for path in there if read(path)["sha256"] not in known}
+    gone = {path for path in there if read(path).get("sha256") not in known}
     for path, target in zip(paths, targets, strict=True):
         target.parent.mkdir(exist_ok=True)
         checkpoint.write_atomically(target, lambda file, p=path: file.write(p.read_bytes()))

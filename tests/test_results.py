@@ -92,11 +92,14 @@ def test_what_tonight_brings_is_what_the_kept_curves_say():
         for line in README.split("## What tonight brings")[1].split("- Speed")[0].splitlines()
         if line.startswith("| ")
     }
-    first, then, _ = tonight["Breakout-v0, two runs, training games"]
+    first, then, end = tonight["Breakout-v0, two runs, training games"]
+    curves = [f"Breakout-v0.early-entropy-seed-{seed}.training.csv" for seed in (1, 2)]
     for text in first, then:
         score, *minutes = numbers(text)
-        curves = [f"Breakout-v0.early-entropy-seed-{seed}.training.csv" for seed in (1, 2)]
         assert minutes == sorted(first_at(curve, score) for curve in curves)
+    games = rows(curves[1])
+    score = statistics.mean(score for _, score in games[-50:])
+    assert numbers(end) == [round(score, -1), round(games[-1][0])]
     curve = evaluations("Pong-v0.third-run.csv")
     first, then, end = tonight["Pong-v0"]
     assert numbers(first) + numbers(then) + numbers(end) == [0, 20, 12, 18, 1.8]
@@ -120,7 +123,7 @@ def evaluation(folder: Path, **changes) -> Path:
         "sha256": description["sha256"], "env": "Pong-v0", "frame_skip": [2, 3, 4],
         "repeat_action_probability": 0.25, "noops_at_start": 0, "max_idle_steps": None,
         "time_limit": "10000 agent steps", "count_lives": True, "game_config": PONG,
-        "scores": [1.5] * 100, "action_hashes": ["0"] * 100, **changes,
+        "scores": [1.5] * 100, "action_hashes": ["0"] * 100, "versions": {}, **changes,
     }  # fmt: skip
     path = folder / "eval"
     path.write_text(json.dumps(found))
@@ -150,6 +153,7 @@ def test_an_evaluation_is_added_and_replaces_the_one_before(copies):
         ({"episodes": 2}, "2 games in place of 100"),
         ({"scores": [1.5]}, "100 games in place of 100"),
         ({"action_hashes": None}, "action_hashes is None"),
+        ({"versions": None}, "versions is None"),
         ({"episodes": 1, "standard_error": None}, "1 games in place of 100"),
         ({"policy": "epsilon-greedy"}, "epsilon-greedy, which the table has no column for"),
         ({"time_limit": "100 agent steps"}, "time_limit is 100 agent steps, in place of 10000"),
@@ -183,6 +187,20 @@ def test_what_the_table_lacks_is_one_line(copies, changes, words):
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
     with pytest.raises(ValueError, match=words):
         results.table()
+
+
+@pytest.mark.parametrize(("text", "words"), [("{}", ""), ("{", "Pong-v0.greedy.1.json: ")])
+def test_a_damaged_file_beside_is_deleted_or_named_before_anything_is_written(copies, text, words):
+    damaged = gym_eval.published_path(copies / "Pong-v0.dat", "greedy", 1)
+    damaged.parent.mkdir()
+    damaged.write_text(text)
+    if words:
+        with pytest.raises(ValueError, match=words):
+            results.add([evaluation(copies)])
+        assert [*damaged.parent.iterdir()] == [damaged]
+    else:
+        results.add([evaluation(copies)])
+        assert not damaged.exists()
 
 
 def test_one_game_is_all_where_there_is_no_chance():
