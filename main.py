@@ -111,8 +111,8 @@ def watch(
             figures = Figures.between(last, snapshot)
             machines = cluster.summary() if cluster else ""
             logger.info(messages.progress(server, figures, machines, run.earlier_games))
-            if same_policy.check(server.steps, figures):
-                logger.error(messages.same_policy(figures))
+            if steps := same_policy.check(server.steps, figures):
+                logger.error(messages.same_policy(steps, figures))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
         run.write_curves(logger)
         if display:

@@ -9,7 +9,7 @@ from pathlib import Path
 import checkpoint
 import options
 from hogwild import Hogwild
-from monitor import SAME_STEPS, Figures
+from monitor import Figures
 from run import Run
 from utils import available_cores, count, format_time, memory_limit, points
 
@@ -84,10 +84,10 @@ def progress(
     return f"{line}, machines: {machines}" if machines else line
 
 
-def same_policy(figures: Figures) -> str:
-    """What the log says of a run for which monitor.SamePolicy does."""
+def same_policy(steps: int, figures: Figures) -> str:
+    """What the log says where monitor.SamePolicy has noticed that for so many agent steps."""
     return (
-        f"the policy has hardly differed between observations for {SAME_STEPS:,} agent steps "
+        f"the policy has hardly differed between observations for {steps:,} agent steps "
         f"(deviation {figures.policy_deviation:.0e}, mean |cx| of the LSTM {figures.cell:.1f}): "
         "if that stays so nothing is learned; begin anew with a lower --lr, or with "
         "--value-mean-step 0.1 if it is 0"

@@ -25,15 +25,25 @@ from hogwild import COUNTS, OF_GAMES, OF_UPDATES, Hogwild
 
 TENSORBOARD_SECONDS = 10  # between points of a curve
 ROOM_BYTES = 2**16  # that a disk which was full must take before another file is begun
-# Deviation of the policy between observations below which they are all the same to it. That of a
-# new agent, whose actor is small, begins near there; in MsPacman-v0 it rises within 100,000 steps.
-SAME_POLICY = 1e-4
-# A second sign is a saturated LSTM: mean |cx| was at most 7 in 51 runs, and 20 to 33, beside a
-# deviation of 0.001, in one that then learned nothing in 0.7 M steps, benchmarks/learning.md, "What
-# was tried".
-SATURATED, NEARLY_SAME_POLICY = 10.0, 1e-2
-SAME_STEPS = 200_000  # agent steps
 PROJECT = "a3c-lstm"  # that the runs belong to in a tracker
+
+
+class Sign(NamedTuple):
+    """Of a policy that is the same in all observations, and that learns nothing any more."""
+
+    deviation: float  # of an action's probability between observations: less than this
+    cell: float  # mean |cx| of the LSTM: this or more
+    steps: int  # agent steps for which both hold
+
+
+# Each was in runs that learned nothing in 0.7 M steps and more, and in none that did learn
+# (benchmarks/learning.md, "What was tried"). The policy of a new agent, whose actor is small, is
+# nearly the same everywhere, and may stay so for 0.3 M steps.
+SIGNS = (
+    Sign(deviation=1e-4, cell=0.0, steps=200_000),
+    Sign(deviation=1e-2, cell=10.0, steps=200_000),  # the LSTM is saturated
+    Sign(deviation=2e-3, cell=0.0, steps=500_000),  # its gates may be closed, mean |cx| 0.01
+)
 
 
 class Snapshot(NamedTuple):
@@ -76,23 +86,23 @@ class Figures(NamedTuple):
 
 
 class SamePolicy:
-    """Notices a policy that hardly differs between observations for SAME_STEPS agent steps."""
+    """Notices a policy that hardly differs between observations, by the SIGNS of that."""
 
     def __init__(self, steps: int):
-        self.differed = steps  # when it last differed between observations
+        self.since = dict.fromkeys(SIGNS, steps)  # agent step from which on each of them holds
         self.said = False
 
-    def check(self, steps: int, figures: Figures) -> bool:
-        """Whether that is to be said now, once each time.
+    def check(self, steps: int, figures: Figures) -> int:
+        """Agent steps for which that has been so, if it is to be said now, once each time; else 0.
 
         figures: since the last call, of a run that is now at so many agent steps.
         """
-        same_below = NEARLY_SAME_POLICY if figures.cell > SATURATED else SAME_POLICY
-        if not figures.policy_deviation < same_below:  # nan: there was no update
-            self.differed, self.said = steps, False
-        due = steps - self.differed >= SAME_STEPS and not self.said
-        self.said |= due
-        return due
+        for sign in SIGNS:  # nan: there was no update
+            if not (figures.policy_deviation < sign.deviation and figures.cell >= sign.cell):
+                self.since[sign] = steps
+        spans = [steps - since for sign, since in self.since.items() if steps - since >= sign.steps]
+        was_said, self.said = self.said, bool(spans)
+        return 0 if was_said else max(spans, default=0)
 
 
 class Window:

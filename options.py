@@ -472,7 +472,15 @@ def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("--") if "--" in argv else len(argv)
-    args = build_experiment_parser().parse_args(argv[:split])
+    parser = build_experiment_parser()
+    args, unknown = parser.parse_known_args(argv[:split])
+    if unknown and _of_main(unknown[0]):
+        raise ValueError(
+            f"{unknown[0]} is an option of main.py: for all runs it follows a bare --, and for one "
+            'variant it is in quotes with its name, as --variant "low:--lr 1e-4 --gamma 0.9"'
+        )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.options = argv[split + 1 :]
     variants = {}
     for text in map(" ".join, args.variant or [["base:"]]):
@@ -502,6 +510,11 @@ def _given(argv: Sequence[str] | None) -> dict[str, Any]:
     for action in parser._actions:
         action.default = argparse.SUPPRESS
     return vars(parser.parse_args(argv))
+
+
+def _of_main(text: str) -> bool:
+    """Whether this argument of a command line is an option of main.py."""
+    return text.partition("=")[0] in _bare_parser()._option_string_actions
 
 
 class Policy(NamedTuple):

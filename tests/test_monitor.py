@@ -26,7 +26,7 @@ from hogwild import (
     Hogwild,
 )
 from model import A3Clstm, flatten_parameters
-from monitor import SAME_STEPS, Figures, SamePolicy, Snapshot, TensorBoard, Window
+from monitor import Figures, SamePolicy, Snapshot, TensorBoard, Window
 from run import Run, load_options
 from shared_optim import SharedAdam
 from stopping import StopSignal
@@ -85,14 +85,25 @@ def test_the_time_until_the_first_step_slows_no_speed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("deviation", "cell", "is_dead"),
-    [(5e-5, 0.5, True), (1e-3, 5.0, False), (1e-3, 15.0, True), (2e-2, 15.0, False)],
+    ("deviation", "cell", "said_at"),
+    [
+        (5e-5, 0.5, 200_000),
+        (1e-3, 15.0, 200_000),  # saturated
+        (7e-4, 0.01, 500_000),  # Breakout-v0 at 9e-4, for 1 M agent steps: closed
+        (5e-3, 5.0, None),
+        (2e-2, 15.0, None),
+    ],
 )
-def test_a_policy_differs_less_where_the_lstm_is_saturated(deviation, cell, is_dead):
+def test_a_policy_that_hardly_differs_is_said_by_what_its_lstm_is_like(deviation, cell, said_at):
     server, _, _ = make_server()
-    policies, last = SamePolicy(server.steps), Snapshot.of(server)
-    server.report(0, steps=SAME_STEPS, updates=1, policy_deviation=deviation, cell=cell)
-    assert policies.check(server.steps, Figures.between(last, Snapshot.of(server))) == is_dead
+    policies, last, said = SamePolicy(server.steps), Snapshot.of(server), {}
+    for _ in range(12):
+        server.report(0, steps=50_000, updates=1, policy_deviation=deviation, cell=cell)
+        now = Snapshot.of(server)
+        if steps := policies.check(server.steps, Figures.between(last, now)):
+            said[server.steps] = steps
+        last = now
+    assert said == ({said_at: said_at} if said_at else {})
 
 
 def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
@@ -102,15 +113,13 @@ def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
     for deviation in (3e-2, *[1e-6] * 12, 3e-2, *[1e-6] * 6, math.nan, *[1e-6] * 6):
         updates = 0 if math.isnan(deviation) else 4
         deviations = 4 * deviation if updates else 0.0
-        server.report(
-            0, steps=SAME_STEPS // 5, updates=updates, policy_deviation=deviations, cell=160.0
-        )
+        server.report(0, steps=40_000, updates=updates, policy_deviation=deviations, cell=160.0)
         now = Snapshot.of(server)
         figures, last = Figures.between(last, now), now
-        if policies.check(server.steps, figures):
-            said.append((server.steps, messages.same_policy(figures)))
+        if steps := policies.check(server.steps, figures):
+            said.append((server.steps, messages.same_policy(steps, figures)))
     (first, line), (second, _), (third, _) = said
-    assert (first, second, third) == tuple(SAME_STEPS // 5 * n for n in (6, 19, 26))
+    assert (first, second, third) == tuple(40_000 * n for n in (6, 19, 26))
     assert "200,000 agent steps (deviation 1e-06, mean |cx| of the LSTM 40.0)" in line
     assert "\n" not in line
 
