@@ -134,9 +134,16 @@ class Cluster:
         self.keeper.join(LOOK_SECONDS)
         ended = self._ended(self.stopped_at + STOP_SECONDS - time.monotonic())
         for member in list(self.members.values()):
+            name = self.names[member.number]
             if member.result not in ended:
-                name = self.names[member.number]
                 self._say(f"{name} did not stop in time; its last updates are lost")
+                continue
+            try:
+                reason = ray.get(member.result)
+            except RayError as error:
+                reason = f"{_line(error)}; what it had not yet sent is lost"
+            if reason:
+                self._say(f"{name} failed at its end: {reason}")
         if self.failed:
             self.exchanger.ending.set()
         elif not self.exchanger.finish(LAST_SECONDS):

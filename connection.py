@@ -5,10 +5,12 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
 from monitor import require
+from processes import short_folder
 
 PROJECT = Path(__file__).parent
 STORE = 256 * 2**20  # bytes for objects, of which one exchange needs 26 MB
@@ -32,6 +34,11 @@ SETTINGS = {
 # out, an option that is named after the systems where they are; else on every address. And whoever
 # connects needs a token.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# Of one that is there: two attempts of so many seconds, and some of Ray's own. By default they are
+# 20 of 40, as a head may still be starting; but this one answers already.
+JOINING = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
+# Bytes of a folder's name in which Ray's sockets have room, with 67 of their own, of 103 on macOS.
+SOCKET_FOLDER = 34
 
 
 def find(address: str, machines: int | None, driver_workers: int | None = None) -> str:
@@ -43,15 +50,22 @@ def find(address: str, machines: int | None, driver_workers: int | None = None) 
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address.startswith("ray://"):
-        raise ValueError(f"{address}: an address of Ray Client; give HOST:PORT of the head")
     if address in ("", "auto"):
         asked, address = address, _joined()
         if asked and not address:
             raise ValueError("auto: this machine is in no Ray cluster; see `ray start`")
+    if address.startswith("ray://"):
+        raise ValueError(f"{address}: an address of Ray Client; give HOST:PORT of the head")
     if address and not _answers(address):
         raise ValueError(f"{address}: no Ray cluster answers there; see `ray start`")
-    if not address:
+    if address:
+        for name, value in JOINING.items():
+            os.environ.setdefault(name, value)
+        if _has_token():
+            # `ray start --head` asks for it then, ray.init does not tell it unasked. It may be told
+            # to clusters that do not want it.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+    else:
         wants_others = "--driver-workers 0" if driver_workers == 0 else ""
         if machines and machines > 1:
             wants_others = f"--machines {machines}"
@@ -63,10 +77,7 @@ def find(address: str, machines: int | None, driver_workers: int | None = None) 
         # To be said before Ray is imported; the token lies in no file.
         os.environ.update(ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15, or others' programs would be first
-    elif _has_token():
-        # `ray start --head` asks for it then, ray.init does not tell it unasked. It may be told to
-        # clusters that do not want it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_TMPDIR", short_folder(SOCKET_FOLDER))
     require("ray", "--ray needs Ray")
     return address
 
@@ -90,9 +101,13 @@ def connect(address: str) -> None:
         reason = "; ".join(lines) or repr(error)
         if address and "No node info" in reason:
             reason = f"this machine is not part of it; first ray start --address={address}"
-        elif address and "Failed to connect" in reason:
-            reason += "; if it wants a token, ~/.ray/auth_token has to be the one of its head"
-        raise ValueError(f"cannot join the Ray cluster: {reason}") from None
+        elif address and "Failed to connect" in reason:  # to the address as Ray has it
+            reason = (
+                f"nothing at {address} answers as its head does; is the port right? If it wants a "
+                "token, ~/.ray/auth_token has to be the one of its head"
+            )
+        what = "join the Ray cluster" if address else "start a Ray cluster"
+        raise ValueError(f"cannot {what}: {reason}") from None
 
 
 def _has_token() -> bool:
@@ -112,11 +127,19 @@ def _joined() -> str:
         return ""
     if address not in ("", "auto"):
         return address
-    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with contextlib.suppress(OSError):
-        address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
+        address = Path(_temporary(), "ray", "ray_current_cluster").read_text().strip()
         return address if _answers(address) else ""  # it may be from before a restart
     return ""
+
+
+def _temporary() -> str:
+    """The folder in which `ray start` has its own; not always the one of Python."""
+    if "RAY_TMPDIR" in os.environ:
+        return os.environ["RAY_TMPDIR"]
+    if sys.platform == "linux" and "TMPDIR" in os.environ:
+        return os.environ["TMPDIR"]
+    return tempfile.gettempdir() if sys.platform == "win32" else "/tmp"
 
 
 def _answers(address: str) -> bool:

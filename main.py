@@ -268,7 +268,10 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         context = child_context(run.args.plain)
         fork_fork_server()
         if address is not None:
-            connection.connect(address)
+            if address and not args.quiet:
+                say(f"joining the Ray cluster at {address}")
+            with stop_signal.heard_at_once():
+                connection.connect(address)
             stop_signal.install()  # Ray has handlers of its own
         stop_signal.at_once = False
         if stop_signal.received:

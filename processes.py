@@ -45,19 +45,23 @@ def child_context(plain: bool) -> multiprocessing.context.BaseContext:
         _ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         _ENVIRONMENT["PYTHONSAFEPATH"] = "1"
         _ENVIRONMENT["A3C_PLAIN"] = "1" if plain else ""  # for `preload`
-        _find_place_for_a_socket()
+        tempfile.tempdir = short_folder(SOCKET_FOLDER)
         _ENVIRONMENT["A3C_SOCKET_FOLDER"] = multiprocessing.util.get_temp_dir()  # for `preload`
     return context
 
 
-def _find_place_for_a_socket() -> None:
-    """It lies in the temporary folder, and its whole name has little room."""
+def short_folder(room: int) -> str:
+    """The temporary folder, or another one if its name has more than so many bytes.
+
+    For sockets, whose whole name has little room. OSError: one line, if there is none.
+    """
     folder = tempfile.gettempdir()
-    if len(os.fsencode(folder)) > SOCKET_FOLDER:
-        short = [path for path in ("/tmp", "/var/tmp", "/dev/shm") if os.access(path, os.W_OK)]
-        if not short:
-            raise OSError(f"{folder}: too long a name for a temporary folder; set TMPDIR")
-        tempfile.tempdir = short[0]
+    if len(os.fsencode(folder)) <= room:
+        return folder
+    for short in ("/tmp", "/var/tmp", "/dev/shm"):
+        if os.access(short, os.W_OK):
+            return short
+    raise OSError(f"{folder}: too long a name for a temporary folder; set TMPDIR")
 
 
 def fork_fork_server() -> None:

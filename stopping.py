@@ -82,11 +82,35 @@ class StopSignal:
                 signal.signal(number, before)
             self.before_exit = None
 
+    @contextlib.contextmanager
+    def heard_at_once(self) -> Iterator[None]:
+        """While it lasts, and `at_once`, a signal ends the program although the main thread waits
+        in a library that is not Python's, where no handler runs."""
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(read,), daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(write)
+
+    def _listen(self, read: int) -> None:
+        while number := os.read(read, 1):
+            if number[0] in STOP_SIGNALS:
+                time.sleep(0.1)  # the handler comes first where it can
+                self._end()
+        os.close(read)
+
+    def _end(self) -> None:
+        os.write(2, b"stopped before anything had begun\n")
+        os._exit(self.code)  # an exception in the middle of loading a C++ library would abort
+
     def _handle(self, number, frame) -> None:
         now = time.monotonic()
         if self.at_once:
-            os.write(2, b"stopped before anything had begun\n")
-            os._exit(self.code)  # an exception in the middle of loading a C++ library would abort
+            self._end()
         if not self.received:
             self.received, self.first = True, now
             if self.on_stop:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -418,6 +419,36 @@ def test_a_machine_joins_although_the_server_is_silent_or_replaced_meanwhile(ray
     assert len(answers) == 4
 
 
+def test_a_machine_that_fails_at_its_end_is_said(ray, monkeypatch):
+    from cluster import Cluster, Member
+
+    def get(result):
+        if result == "not heard":
+            raise ray.exceptions.RayError("traceback\nRuntimeError: it was not heard at its end")
+        return {"out": "its workers died too often", "well": ""}[result]
+
+    results = ("well", "not heard", "late", "out")
+    monkeypatch.setattr(ray, "wait", lambda refs, **how: ([r for r in refs if r != "late"], []))
+    monkeypatch.setattr(ray, "get", get)
+    cluster = Cluster.__new__(Cluster)
+    cluster.members = {str(n): Member(n, None, r, None) for n, r in enumerate(results)}
+    cluster.names = ["machine 0", "machine 1", "machine 2", "machine 3"]
+    cluster.keeper = threading.Thread(target=int)
+    cluster.keeper.start()
+    cluster.stopped_at, cluster.failed, cluster.messages = time.monotonic(), "", []
+    cluster.exchanger = types.SimpleNamespace(finish=lambda seconds: True)
+    said: list[str] = []
+    logger = logging.Logger("test")
+    logger.addFilter(lambda record: said.append(record.getMessage()))
+    cluster.finish(logger)
+    assert said == [
+        "machine 1 failed at its end: RuntimeError: it was not heard at its end; "
+        "what it had not yet sent is lost",
+        "machine 2 did not stop in time; its last updates are lost",
+        "machine 3 failed at its end: its workers died too often",
+    ]
+
+
 def test_the_end_of_a_run_does_not_wait_for_a_server_that_cannot_be_replaced(ray, monkeypatch):
     driver = Link(ray, monkeypatch).exchanger(DRIVER)
     waits, goes_on = threading.Event(), threading.Event()
@@ -757,9 +788,62 @@ def test_a_wrong_option_is_one_line(tmp_path, given):
     assert run.text().count("\n") == 1
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
+def test_ctrl_c_ends_the_wait_for_an_answer_of_the_head(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:  # no head
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        run = Command(tmp_path, *SMALL, "--ray", address)
+        run.wait_for(lambda: "within 5 seconds" in run.text(), 120)  # Ray says so, and waits on
+        assert run.interrupt() < 5
+    assert run.process.returncode == 0
+    assert f"\njoining the Ray cluster at {address}\n" in run.text()
+    assert run.text().endswith("\nstopped before anything had begun\n")
+    assert not (tmp_path / "trained_models").exists()
+
+
+def test_a_head_that_does_not_answer_has_the_name_that_was_typed(ray, monkeypatch):
+    def init(**options):
+        raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ValueError, match=r"^cannot join the Ray cluster: nothing at head:6379 ans"):
+        connection.connect("head:6379")
+
+
 def test_local_is_a_cluster_of_ones_own(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert connection._joined() == ""
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("given", [{}, {"TMPDIR": "/a"}, {"TMPDIR": "/a", "RAY_TMPDIR": "/b"}])
+def test_the_cluster_of_this_machine_is_looked_for_where_ray_keeps_it(
+    ray, monkeypatch, platform, given
+):
+    from ray._common.utils import get_default_system_temp_dir
+
+    monkeypatch.setattr(os, "environ", {"TMP": "/c", **given})
+    monkeypatch.setattr(sys, "platform", platform)
+    assert connection._temporary() == get_default_system_temp_dir()
+
+
+@pytest.mark.parametrize(("length", "is_short"), [(30, True), (70, False)])
+def test_a_cluster_of_ones_own_has_room_for_the_names_of_its_sockets(
+    monkeypatch, length, is_short
+):
+    monkeypatch.setattr(connection, "require", lambda module, need: None)  # see the fixture `ray`
+    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "local"})
+    folder = "/" + "f" * (length - 1)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    assert connection.find("", None) == ""
+    assert (os.environ["RAY_TMPDIR"] == folder) == is_short
+    assert len(os.environ["RAY_TMPDIR"]) <= connection.SOCKET_FOLDER
+
+
+def test_an_address_of_ray_client_is_refused_wherever_it_comes_from(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "ray://10.0.0.1:10001"})
+    with pytest.raises(ValueError, match="an address of Ray Client; give HOST:PORT"):
+        connection.find("", None)
 
 
 @pytest.mark.parametrize(
