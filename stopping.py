@@ -98,7 +98,7 @@ class StopSignal:
 
     def _listen(self, read: int) -> None:
         while number := os.read(read, 1):
-            if number[0] in STOP_SIGNALS:
+            if number[0] in STOP_SIGNALS and self.at_once:
                 time.sleep(0.1)  # the handler comes first where it can
                 self._end()
         os.close(read)
