@@ -111,7 +111,8 @@ class Experiment:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(root, content["max_steps"], [Member(**run) for run in content["runs"]])
         except FileNotFoundError:
-            raise ValueError(f"{path}: no such file; experiment.py makes it") from None
+            hint = "experiment.py makes one; of a single run give the file, as logs/Pong-v0.csv"
+            raise ValueError(f"{root}: a folder without experiment.json; {hint}") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: no experiment of this suite ({error!r})") from None
 

@@ -295,7 +295,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(csv, tmp_path, monk
         (["binary.csv"], "no games of a run in it"),
         (["table.csv"], "no games of a run in it"),
         (["means.csv"], "no games of a run in it"),
-        (["."], "no such file"),
+        (["."], ".: a folder without experiment.json"),
         (["Pong-v0.csv", "-o", "a.txt"], "png"),
         (["Pong-v0.csv", "-o", "nowhere/a.png"], "cannot write nowhere/a.png: No such file"),
         (["Pong-v0.csv", "--label", "a", "--label", "b"], "1 runs, but 2 labels"),
@@ -475,7 +475,7 @@ def test_a_folder_that_is_no_experiment_and_options_of_files_are_one_line(
     experiment, tmp_path, capsys
 ):
     wrong = {
-        (str(tmp_path / "Pong-v0"),): "no such file; experiment.py makes it",
+        (str(tmp_path / "Pong-v0"),): "Pong-v0: a folder without experiment.json",
         (str(tmp_path), "--x", "hours"): "with a folder go no other files",
         (str(tmp_path), "--smooth", "5"): "with a folder go no other files",
         (str(tmp_path), str(tmp_path)): "with a folder go no other files",
