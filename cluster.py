@@ -203,6 +203,8 @@ class Cluster:
                 if self._wanted(node):
                     self._start_machine(nodes[node])
             ended = self._ended(0.0)
+            if self.ending.is_set():  # `finish` says what ends from now on
+                return
             for node, member in list(self.members.items()):
                 if member.result in ended:
                     del self.members[node]

@@ -34,10 +34,10 @@ SETTINGS = {
 # out, an option that is named after the systems where they are; else on every address. And whoever
 # connects needs a token.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-# Of one that is there: two attempts of so many seconds, and some of Ray's own. By default they are
-# 20 of 40, as a head may still be starting; but this one answers already.
+# Of one that is there: attempts to join, and seconds of each, with some ten more of Ray's own. By
+# default they are 20 and 30, as a head may still be starting; but something answers here already.
 JOINING = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
-# Bytes of a folder's name in which Ray's sockets have room, with 67 of their own, of 103 on macOS.
+# Bytes of a folder's name in which Ray's sockets have room, with 68 of their own, of 103 on macOS.
 SOCKET_FOLDER = 34
 
 
@@ -50,14 +50,18 @@ def find(address: str, machines: int | None, driver_workers: int | None = None) 
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    where = address
     if address in ("", "auto"):
         asked, address = address, _joined()
+        where = f"RAY_ADDRESS {address}" if address == os.environ.get("RAY_ADDRESS") else address
         if asked and not address:
             raise ValueError("auto: this machine is in no Ray cluster; see `ray start`")
+    elif address == "local":  # Ray's word for a cluster of one's own
+        address = ""
     if address.startswith("ray://"):
-        raise ValueError(f"{address}: an address of Ray Client; give HOST:PORT of the head")
+        raise ValueError(f"{where}: an address of Ray Client; give HOST:PORT of the head")
     if address and not _answers(address):
-        raise ValueError(f"{address}: no Ray cluster answers there; see `ray start`")
+        raise ValueError(f"{where}: no Ray cluster answers there; see `ray start`")
     if address:
         for name, value in JOINING.items():
             os.environ.setdefault(name, value)
@@ -77,7 +81,8 @@ def find(address: str, machines: int | None, driver_workers: int | None = None) 
         # To be said before Ray is imported; the token lies in no file.
         os.environ.update(ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15, or others' programs would be first
-        os.environ.setdefault("RAY_TMPDIR", short_folder(SOCKET_FOLDER))
+        if sys.platform != "win32":
+            os.environ.setdefault("RAY_TMPDIR", short_folder(SOCKET_FOLDER))
     require("ray", "--ray needs Ray")
     return address
 
@@ -103,8 +108,8 @@ def connect(address: str) -> None:
             reason = f"this machine is not part of it; first ray start --address={address}"
         elif address and "Failed to connect" in reason:  # to the address as Ray has it
             reason = (
-                f"nothing at {address} answers as its head does; is the port right? If it wants a "
-                "token, ~/.ray/auth_token has to be the one of its head"
+                f"nothing at {address} answers as the head of one does; is the port right? If the "
+                "cluster wants a token, ~/.ray/auth_token has to be the one of its head"
             )
         what = "join the Ray cluster" if address else "start a Ray cluster"
         raise ValueError(f"cannot {what}: {reason}") from None
@@ -123,7 +128,7 @@ def _has_token() -> bool:
 def _joined() -> str:
     """Address of the cluster that this machine is part of; "" if there is none."""
     address = os.environ.get("RAY_ADDRESS", "")
-    if address == "local":  # Ray's word for a cluster of one's own
+    if address == "local":
         return ""
     if address not in ("", "auto"):
         return address

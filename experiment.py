@@ -174,6 +174,15 @@ def _is_plain(member: Member) -> bool:
     return options.build_parser().parse_args(member.options).plain
 
 
+def _errors(log: Path) -> list[str]:
+    """What the log of a run has of errors, such as that it learns nothing; none if it is gone."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [error for _, found, error in (line.partition(" : error: ") for line in lines) if found]
+
+
 class Driver:
     """Starts the runs of an experiment, as many at once as asked for, and follows them."""
 
@@ -281,6 +290,9 @@ class Driver:
         except OSError as error:  # its checkpoint says the same when the command is given again
             print(f"experiment.py: error: cannot save: {error}", file=sys.stderr, flush=True)
         self.say(f"{member} finished, {format_time(member.seconds)}; {self.summary()}")
+        if errors := _errors(member.files(self.experiment.root).log):
+            number = count(len(errors), "error")
+            self.say(f"{member}: its log has {number}, the last: {errors[-1]}")
 
     def _fail(self, member: Member, why: str) -> None:
         self.failed[str(member)] = why

@@ -140,7 +140,7 @@ class Machine:
         if exchanger.error:
             raise RuntimeError(f"its exchange failed: {exchanger.error}")
         if not heard:
-            raise RuntimeError("it was not heard at its end: its last updates or games are lost")
+            raise RuntimeError("it was not heard at its end")
         return "" if healthy else "its workers died too often"
 
 

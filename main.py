@@ -173,7 +173,8 @@ def run_to_end(
     run.server.start_clock()
     processes = make_processes(run, context, stop_signal, output)
     try:
-        cluster = make_cluster(run, processes) if run.args.ray is not None else None
+        with stop_signal.heard_anywhere():
+            cluster = make_cluster(run, processes) if run.args.ray is not None else None
     except Exception as error:  # Ray has many
         close_logger(logger)
         run.undo_prepare_files()
@@ -261,7 +262,8 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
             require(args.track, f"--track {args.track} needs {args.track}")
         address = None
         if args.ray is not None:
-            address = connection.find(args.ray, args.machines, args.driver_workers)
+            with stop_signal.heard_anywhere():  # a name server may be silent
+                address = connection.find(args.ray, args.machines, args.driver_workers)
         run = Run(args, resumed)
         run.locks.check()  # before the kernels are compiled, which takes long
         slow_because = choose_network(run.args, run.model)
@@ -270,7 +272,7 @@ def main(argv: Sequence[str] | None, stop_signal: StopSignal) -> int:
         if address is not None:
             if address and not args.quiet:
                 say(f"joining the Ray cluster at {address}")
-            with stop_signal.heard_at_once():
+            with stop_signal.heard_anywhere():
                 connection.connect(address)
             stop_signal.install()  # Ray has handlers of its own
         stop_signal.at_once = False

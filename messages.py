@@ -89,8 +89,8 @@ def same_policy(steps: int, figures: Figures) -> str:
     return (
         f"the policy has hardly differed between observations for {steps:,} agent steps "
         f"(deviation {figures.policy_deviation:.0e}, mean |cx| of the LSTM {figures.cell:.1f}): "
-        "if that stays so nothing is learned; begin anew with a lower --lr, or with "
-        "--value-mean-step 0.1 if it is 0"
+        "if that stays so nothing is learned. Where games do score: begin anew with a lower --lr "
+        "if it is above the default, or with --value-mean-step 0.1 where that option is 0"
     )
 
 

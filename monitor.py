@@ -36,9 +36,9 @@ class Sign(NamedTuple):
     steps: int  # agent steps for which both hold
 
 
-# Each was in runs that learned nothing in 0.7 M steps and more, and in none that did learn
+# Each was in runs that learned nothing in 0.7 M steps and more, and in none of 40 that did learn
 # (benchmarks/learning.md, "What was tried"). The policy of a new agent, whose actor is small, is
-# nearly the same everywhere, and may stay so for 0.3 M steps.
+# nearly the same everywhere: in these for up to 0.3 M steps, but where no game scores it stays so.
 SIGNS = (
     Sign(deviation=1e-4, cell=0.0, steps=200_000),
     Sign(deviation=1e-2, cell=10.0, steps=200_000),  # the LSTM is saturated
@@ -97,11 +97,14 @@ class SamePolicy:
 
         figures: since the last call, of a run that is now at so many agent steps.
         """
-        for sign in SIGNS:  # nan: there was no update
+        if math.isnan(figures.policy_deviation):  # there was no update
+            return 0
+        for sign in SIGNS:
             if not (figures.policy_deviation < sign.deviation and figures.cell >= sign.cell):
                 self.since[sign] = steps
         spans = [steps - since for sign, since in self.since.items() if steps - since >= sign.steps]
-        was_said, self.said = self.said, bool(spans)
+        was_said, holds = self.said, min(self.since.values()) < steps
+        self.said = bool(spans) or (was_said and holds)  # once, as long as any of them goes on
         return 0 if was_said else max(spans, default=0)
 
 

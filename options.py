@@ -513,8 +513,11 @@ def _given(argv: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _of_main(text: str) -> bool:
-    """Whether this argument of a command line is an option of main.py."""
-    return text.partition("=")[0] in _bare_parser()._option_string_actions
+    """Whether this argument of a command line is an option for the runs of an experiment."""
+    known = _bare_parser()._option_string_actions
+    short = text[:2] if text[:2] in known else ""  # with its value behind it, as -w4
+    action = known.get(text.partition("=")[0]) or known.get(short)
+    return action is not None and action.dest not in OF_EXPERIMENT
 
 
 class Policy(NamedTuple):

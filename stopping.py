@@ -83,24 +83,33 @@ class StopSignal:
             self.before_exit = None
 
     @contextlib.contextmanager
-    def heard_at_once(self) -> Iterator[None]:
-        """While it lasts, and `at_once`, a signal ends the program although the main thread waits
-        in a library that is not Python's, where no handler runs."""
+    def heard_anywhere(self) -> Iterator[None]:
+        """While it lasts, what ends the program at once does so although the main thread waits in
+        code that is not Python's, where no handler runs: a second Ctrl-C, and, as `at_once`, any
+        signal."""
         read, write = os.pipe()
         os.set_blocking(write, False)
         before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=(read,), daemon=True).start()
+        listener = threading.Thread(target=self._listen, args=(read,), daemon=True)
+        listener.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(before)
             os.close(write)
+            listener.join()
 
     def _listen(self, read: int) -> None:
+        first = 0.0
         while number := os.read(read, 1):
+            now = time.monotonic()
             if number[0] in STOP_SIGNALS and self.at_once:
                 time.sleep(0.1)  # the handler comes first where it can
                 self._end()
+            if number[0] == signal.SIGINT and 0 < first < now - REPEAT_SECONDS:
+                time.sleep(0.1)
+                self._end_now(128 + signal.SIGINT)
+            first = first or now
         os.close(read)
 
     def _end(self) -> None:
@@ -116,12 +125,15 @@ class StopSignal:
             if self.on_stop:
                 self.on_stop()
         elif number == signal.SIGINT and now - self.first > REPEAT_SECONDS:
-            for child in self.children:
-                with contextlib.suppress(ValueError):  # it is being replaced, and closed already
-                    child.kill()
-            if self.before_exit:
-                self.before_exit()
-            os._exit(128 + number)
+            self._end_now(128 + number)
+
+    def _end_now(self, code: int) -> None:
+        for child in self.children:
+            with contextlib.suppress(ValueError):  # it is being replaced, and closed already
+                child.kill()
+        if self.before_exit:
+            self.before_exit()
+        os._exit(code)
 
 
 def _stop_with_input() -> None:

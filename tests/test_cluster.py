@@ -801,13 +801,22 @@ def test_ctrl_c_ends_the_wait_for_an_answer_of_the_head(tmp_path):
     assert not (tmp_path / "trained_models").exists()
 
 
-def test_a_head_that_does_not_answer_has_the_name_that_was_typed(ray, monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("head:6379", "cannot join the Ray cluster: nothing at head:6379 answers as the head of"),
+        ("", "cannot start a Ray cluster: Failed to connect"),
+    ],
+)
+def test_a_head_that_does_not_answer_has_the_name_that_was_typed(
+    ray, monkeypatch, address, message
+):
     def init(**options):
         raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379")
 
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(ValueError, match=r"^cannot join the Ray cluster: nothing at head:6379 ans"):
-        connection.connect("head:6379")
+    with pytest.raises(ValueError, match=f"^{message}"):
+        connection.connect(address)
 
 
 def test_local_is_a_cluster_of_ones_own(monkeypatch):
@@ -827,22 +836,45 @@ def test_the_cluster_of_this_machine_is_looked_for_where_ray_keeps_it(
     assert connection._temporary() == get_default_system_temp_dir()
 
 
-@pytest.mark.parametrize(("length", "is_short"), [(30, True), (70, False)])
+def test_the_cluster_that_this_machine_has_joined_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {"RAY_TMPDIR": str(tmp_path)})
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        assert connection._joined() == address
+    assert connection._joined() == ""  # from before a restart
+
+
+@pytest.mark.parametrize(("length", "stays"), [(30, True), (36, False), (70, False)])
 def test_a_cluster_of_ones_own_has_room_for_the_names_of_its_sockets(
-    monkeypatch, length, is_short
+    ray, monkeypatch, length, stays
 ):
-    monkeypatch.setattr(connection, "require", lambda module, need: None)  # see the fixture `ray`
-    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "local"})
+    from ray._private.utils import validate_socket_filepath
+
     folder = "/" + "f" * (length - 1)
+    monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(tempfile, "tempdir", folder)
-    assert connection.find("", None) == ""
-    assert (os.environ["RAY_TMPDIR"] == folder) == is_short
-    assert len(os.environ["RAY_TMPDIR"]) <= connection.SOCKET_FOLDER
+    assert connection.find("local", None) == ""
+    assert (os.environ["RAY_TMPDIR"] == folder) == stays
+    session = "session_2026-01-01_10-00-00_123456_1234567"
+    monkeypatch.setattr(sys, "platform", "darwin")  # where names are shorter
+    validate_socket_filepath(f"{os.environ['RAY_TMPDIR']}/ray/{session}/sockets/plasma_store")
 
 
-def test_an_address_of_ray_client_is_refused_wherever_it_comes_from(monkeypatch):
-    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "ray://10.0.0.1:10001"})
-    with pytest.raises(ValueError, match="an address of Ray Client; give HOST:PORT"):
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://10.0.0.1:10001", "RAY_ADDRESS ray://10.0.0.1:10001: an address of Ray Client"),
+        ("127.0.0.1:1", "RAY_ADDRESS 127.0.0.1:1: no Ray cluster answers there"),
+    ],
+)
+def test_a_wrong_address_in_the_environment_is_said_to_be_from_there(
+    monkeypatch, address, message
+):
+    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": address})
+    with pytest.raises(ValueError, match=f"^{message}"):
         connection.find("", None)
 
 
@@ -868,3 +900,4 @@ def test_a_cluster_is_told_the_token_that_this_machine_has(
         address = f"127.0.0.1:{cluster.getsockname()[1]}"
         assert connection.find(address, None) == address
     assert os.environ.get("RAY_AUTH_MODE") == told
+    assert connection.JOINING.items() <= os.environ.items()  # or a wrong port costs 14 minutes

@@ -174,6 +174,8 @@ STEPS = ["--max-steps", "10"]
         ([*STEPS, "--variant", "low:--lrr 3"], "the nearest is --lr"),
         ([*STEPS, "--variant", "low:--lr", "3", "--gamma", "1"], '"low:--lr 1e-4 --gamma 0.9"'),
         ([*STEPS, "-g=1"], "-g=1 is an option of main.py"),
+        ([*STEPS, "-w4"], "-w4 is an option of main.py"),
+        ([*STEPS, "--seed", "3"], "unrecognized arguments: --seed 3; the nearest is --seeds"),
         ([*STEPS, "--sedes", "3"], "unrecognized arguments: --sedes 3; the nearest is --seeds"),
         ([*STEPS, "--env", "Pongg-v0"], "the nearest known are Pong-v0"),
         ([*STEPS, "--env", "Pong-v0", "Pong-v0"], "names a game twice"),
@@ -315,6 +317,20 @@ def test_a_finished_run_needs_its_checkpoint_no_more(tmp_path):
     Experiment(tmp_path, 10, [done]).write()
     assert experiment.main(["--folder", str(tmp_path), *STEPS, "--seeds", "1"], StopSignal()) == 0
     assert json.loads(Experiment.path(tmp_path).read_text())["runs"][0]["commits"] == ["abc"]
+
+
+def test_the_errors_in_the_log_of_a_run_are_said_when_it_has_finished(tmp_path, capsys):
+    learned, dead = (Member("Pong-v0", "base", seed, []) for seed in (1, 2))
+    runs = Experiment(tmp_path, 100, [learned, dead])
+    driver = experiment.Driver(runs, 1, StopSignal(), quiet=False)
+    log = dead.files(tmp_path).log
+    log.parent.mkdir(parents=True)
+    error = "2026-01-01 10:00:00,000 : error: the policy has hardly differed"
+    log.write_text(f"2026-01-01 10:00:00,000 : seed: 2\n{error}\n{error} again\n")
+    for member in (learned, dead):
+        driver._finish(member, {"steps": 100, "seconds": 1.0})
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == f"{dead}: its log has 2 errors, the last: the policy has hardly differed again"
 
 
 def test_a_run_shorter_than_a_rollout_is_not_said_to_be_stopped_by_somebody(tmp_path, capsys):

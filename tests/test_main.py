@@ -748,6 +748,37 @@ def test_a_second_ctrl_c_ends_at_once_while_a_process_is_replaced(monkeypatch):
     assert end.value.code == 128 + signal.SIGINT
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a mutex begins otherwise")
+@pytest.mark.parametrize("at_once", [True, False])
+def test_ctrl_c_is_heard_while_the_main_thread_waits_in_code_that_is_not_pythons(at_once):
+    script = (
+        "import ctypes, stopping\n"
+        f"signals = stopping.StopSignal(at_once={at_once}).install()\n"
+        "lock = ctypes.CDLL(None).pthread_mutex_lock\n"
+        "mutex = ctypes.create_string_buffer(64)\n"
+        "lock(mutex)\n"
+        "with signals.heard_anywhere():\n"
+        "    print('waits', flush=True)\n"
+        "    lock(mutex)\n"  # for ever, and no signal interrupts it
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline() == b"waits\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        if not at_once:
+            time.sleep(2 * REPEAT_SECONDS)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == (0 if at_once else 128 + signal.SIGINT)
+    finally:
+        process.kill()
+        error = process.communicate()[1]
+    assert error == (b"stopped before anything had begun\n" if at_once else b"")
+
+
 def test_an_ignored_hang_up_stays_ignored(command):
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:

@@ -90,7 +90,8 @@ def test_the_time_until_the_first_step_slows_no_speed(monkeypatch):
         (5e-5, 0.5, 200_000),
         (1e-3, 15.0, 200_000),  # saturated
         (7e-4, 0.01, 500_000),  # Breakout-v0 at 9e-4, for 1 M agent steps: closed
-        (5e-3, 5.0, None),
+        (3e-3, 0.5, None),
+        (5e-3, 7.5, None),
         (2e-2, 15.0, None),
     ],
 )
@@ -110,7 +111,7 @@ def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
     server, _, _ = make_server()
     policies, last = SamePolicy(server.steps), Snapshot.of(server)
     said = []
-    for deviation in (3e-2, *[1e-6] * 12, 3e-2, *[1e-6] * 6, math.nan, *[1e-6] * 6):
+    for deviation in (3e-2, *[1e-6] * 12, 3e-2, *[1e-6] * 3, math.nan, *[1e-6] * 6):
         updates = 0 if math.isnan(deviation) else 4
         deviations = 4 * deviation if updates else 0.0
         server.report(0, steps=40_000, updates=updates, policy_deviation=deviations, cell=160.0)
@@ -118,10 +119,35 @@ def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
         figures, last = Figures.between(last, now), now
         if steps := policies.check(server.steps, figures):
             said.append((server.steps, messages.same_policy(steps, figures)))
-    (first, line), (second, _), (third, _) = said
-    assert (first, second, third) == tuple(40_000 * n for n in (6, 19, 26))
+    (first, line), (second, _) = said
+    assert (first, second) == (40_000 * 6, 40_000 * 19)  # a window without an update ends nothing
     assert "200,000 agent steps (deviation 1e-06, mean |cx| of the LSTM 40.0)" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"),
+    [
+        # One death with two signs is said once, and for as long as the longer of them holds.
+        ([(5e-3, 15.0)] * 6 + [(1e-3, 5.0)] * 12, {200_000: 200_000}),
+        ([(5e-5, 0.5)] * 6 + [(1e-3, 0.5)] * 12, {200_000: 200_000}),
+        ([(1.5e-3, 0.5)] * 6 + [(5e-5, 0.5)] * 6, {500_000: 500_000}),
+        ([(1e-3, 15.0), (1e-3, 15.0), (1e-3, 15.0), (math.nan, 0.0)] * 3, {250_000: 250_000}),
+        # It comes back to life and dies again.
+        (
+            [(5e-5, 0.5)] * 5 + [(3e-2, 0.5)] + [(5e-5, 0.5)] * 5,
+            {200_000: 200_000, 500_000: 200_000},
+        ),
+    ],
+)
+def test_a_death_is_said_once_however_its_signs_follow_each_other(sequence, expected):
+    policies, said = SamePolicy(0), {}
+    empty = Figures._make([math.nan] * len(Figures._fields))
+    for n, (deviation, cell) in enumerate(sequence, 1):
+        figures = empty._replace(policy_deviation=deviation, cell=cell)
+        if steps := policies.check(50_000 * n, figures):
+            said[50_000 * n] = steps
+    assert said == expected
 
 
 def read_events(folder) -> EventAccumulator:
