@@ -36,7 +36,7 @@ class Sign(NamedTuple):
     steps: int  # agent steps for which both hold
 
 
-# Each was in runs that learned nothing in 0.7 M steps and more, and in none of 40 that did learn
+# Each was in runs that learned nothing in 0.7 M steps and more, and in none of 15 that did learn
 # (benchmarks/learning.md, "What was tried"). The policy of a new agent, whose actor is small, is
 # nearly the same everywhere: in these for up to 0.3 M steps, but where no game scores it stays so.
 SIGNS = (

@@ -102,8 +102,10 @@ class StopSignal:
     def _listen(self, read: int) -> None:
         first = 0.0
         while number := os.read(read, 1):
+            if number[0] not in STOP_SIGNALS:
+                continue
             now = time.monotonic()
-            if number[0] in STOP_SIGNALS and self.at_once:
+            if self.at_once:
                 time.sleep(0.1)  # the handler comes first where it can
                 self._end()
             if number[0] == signal.SIGINT and 0 < first < now - REPEAT_SECONDS:

@@ -752,8 +752,9 @@ def test_a_second_ctrl_c_ends_at_once_while_a_process_is_replaced(monkeypatch):
 @pytest.mark.parametrize("at_once", [True, False])
 def test_ctrl_c_is_heard_while_the_main_thread_waits_in_code_that_is_not_pythons(at_once):
     script = (
-        "import ctypes, stopping\n"
+        "import ctypes, signal, stopping\n"
         f"signals = stopping.StopSignal(at_once={at_once}).install()\n"
+        "signal.signal(signal.SIGWINCH, lambda *_: None)\n"
         "lock = ctypes.CDLL(None).pthread_mutex_lock\n"
         "mutex = ctypes.create_string_buffer(64)\n"
         "lock(mutex)\n"
@@ -767,8 +768,10 @@ def test_ctrl_c_is_heard_while_the_main_thread_waits_in_code_that_is_not_pythons
     try:
         assert process.stdout.readline() == b"waits\n"
         time.sleep(0.2)
+        process.send_signal(signal.SIGWINCH)
+        time.sleep(2 * REPEAT_SECONDS)
         process.send_signal(signal.SIGINT)
-        if not at_once:
+        if not at_once:  # and the size of the window is no request to stop
             time.sleep(2 * REPEAT_SECONDS)
             assert process.poll() is None
             process.send_signal(signal.SIGINT)
