@@ -139,8 +139,11 @@ def episodes(env_id: str, actions: list[str], policy: str) -> int:
 
 
 def score(mean: float, error: float | None) -> str:
-    """Two decimals below 100, one below 1,000, none above. error: None, it is one single game."""
-    decimals = sum(abs(mean) < limit for limit in (100, 1000))
+    """Two decimals below 100, one below 1,000, none above, nor with an error of 10 or more.
+
+    error: None, it is one single game.
+    """
+    decimals = sum(abs(mean) < limit for limit in (100, 1000)) if (error or 0) < 10 else 0
     if error is None:
         return f"{mean:,.{decimals}f} (one game)"
     return f"{mean:,.{decimals}f} ± {error:,.{decimals}f}"
