@@ -105,11 +105,10 @@ class StopSignal:
             if number[0] not in STOP_SIGNALS:
                 continue
             now = time.monotonic()
+            time.sleep(0.1)  # the handler comes first where it can
             if self.at_once:
-                time.sleep(0.1)  # the handler comes first where it can
                 self._end()
             if number[0] == signal.SIGINT and 0 < first < now - REPEAT_SECONDS:
-                time.sleep(0.1)
                 self._end_now(128 + signal.SIGINT)
             first = first or now
         os.close(read)
