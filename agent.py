@@ -24,6 +24,7 @@ import kernels
 from environment import (
     CROP_TABLE,
     FIRE_PRESSES,
+    OBS_SHAPE,
     SIZE,
     SKIP_RATE,
     Normalizer,
@@ -96,7 +97,7 @@ class Agent:
         self.presses = 0 if self.fire_action is None else FIRE_PRESSES
         # As in evaluation: last bits depend on the size of the batch and on the place in it.
         self.network = make_network(model, BLOCK, 0, self.plain)
-        self.obs = torch.zeros(BLOCK, 1, SIZE, SIZE)
+        self.obs = torch.zeros(BLOCK, *OBS_SHAPE)
         self.reset()
 
     @classmethod
@@ -128,6 +129,10 @@ class Agent:
 
         ValueError: one line about what is wrong.
         """
+        if not isinstance(source, (str, Path)):
+            raise ValueError(f"an agent is loaded from a file or for an id, not from {source!r}")
+        if greedy not in (True, False, None):
+            raise ValueError(f"greedy is True, False or None, not {greedy!r}")
         crops = read_config(CROP_TABLE if env_config is None else env_config)
         if isinstance(source, Path) or source.endswith((".dat", ".ckpt")):
             path = Path(source)
@@ -197,7 +202,8 @@ class Agent:
 
         obs: uint8, (80, 80) of make_env's environments, or ale-py's whole screen, (height, 160)
             grey or (height, 160, 3) colour; where `game_config` has flicker, the maximum of the
-            last two. ValueError for any other.
+            last two. ValueError for any other. A whole screen shrunk to (80, 80) is taken for a
+            crop, and not played well: AtariPreprocessing wants screen_size=(160, 210).
         info: its "lives" are those left, in games that have them.
         """
         screen = self._picture(np.asarray(obs))  # (80, 80)

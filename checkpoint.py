@@ -118,6 +118,8 @@ RULES = {
     "policy": "greedy",
 }
 RELOADS = 10  # attempts to find weights and description that belong together
+# Of a game: when it ended, or of an evaluated one when the weights that play were read, in seconds
+# and agent steps of the run over all workers and sessions; raw points; agent steps, FIRE included.
 CSV_HEADER = ["seconds", "agent_steps", "score", "length"]
 TORN_ROW = re.compile(rb"([-+.,e\d]*|[a-z_,]*)\r?")  # what a crash may leave of a row or the header
 
@@ -147,14 +149,26 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The suite's: '75f396d', '75f396d-dirty' with changes that are not committed, or 'unknown'."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """The suite's: '75f396d', or 'unknown'.
+
+    '75f396d-dirty-1a2b3c4d' where a program, recipe or crop table is not as committed: the last
+    part tells one edit from another.
+    """
     folder = Path(__file__).parent
-    with contextlib.suppress(FileNotFoundError):  # no git
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and (folder / ".git").exists():  # else it is inside another project
-            return done.stdout.strip()
-    return "unknown"
+
+    def git(*command: str) -> bytes:
+        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, check=False)
+        return done.stdout
+
+    name, edits = "", b""
+    if (folder / ".git").exists():  # else it may be inside another project
+        with contextlib.suppress(FileNotFoundError):  # no git
+            name = git("rev-parse", "--short", "HEAD").decode().strip()
+            used = (":(glob)*.py", ":(glob)*.toml", ":(glob)*.json")
+            edits = git("diff", "--no-ext-diff", "HEAD", "--", *used)
+    if edits:
+        name += f"-dirty-{hashlib.sha256(edits).hexdigest()[:8]}"
+    return name or "unknown"
 
 
 def to_bytes(content: dict) -> bytes:

@@ -37,6 +37,7 @@ SKIP_RATE = 4  # frames per agent step of NoFrameskip ids, if nothing else is sa
 STICKY = 0.25  # probability, per frame, that the emulator repeats the last action
 WINDOW = 160  # rows; the crop of the table is crop1 : crop2 + WINDOW
 SIZE = 80  # pixels, height and width of an observation
+OBS_SHAPE = (1, SIZE, SIZE)  # of what a network sees
 MAX_NOOPS = 30  # frames, at the start of a NoFrameskip game
 FIRE_PRESSES = 2  # a sticky action swallows one press in 40; two did in each of 60 games
 DECAY = 0.9999  # per frame, of the normaliser's running statistics
@@ -178,7 +179,10 @@ def read_config(path) -> dict:
     for name, entry in config.items():
         try:
             if name not in games and name != "Default":
-                raise ValueError("no game is called so; it is 'Pong' for Pong-v0 and ALE/Pong-v5")
+                near = difflib.get_close_matches(name, games, n=1, cutoff=0.7) or ["Pong"]
+                raise ValueError(
+                    f"no game is called so; it is {near[0]!r} for {near[0]}-v0 and ALE/{near[0]}-v5"
+                )
             _check_entry(entry)
         except ValueError as error:
             raise ValueError(f"{path}: {name!r}: {error}") from error
@@ -376,7 +380,8 @@ class Screen(gym.Wrapper):
         height = env.observation_space.shape[0]
         if not self.top < self.bottom <= height:
             raise ValueError(
-                f"crop of rows {self.top}:{self.bottom} leaves the screen of {height} rows"
+                f"crop of rows {self.top}:{self.bottom}, from 'crop1' to 'crop2' + {WINDOW} of the "
+                f"crop table, leaves the screen of {height} rows"
             )
         self.observation_space = gym.spaces.Box(0, 255, (SIZE, SIZE), np.uint8)
         self.action_meanings = env.unwrapped.get_action_meanings()

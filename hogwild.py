@@ -187,7 +187,13 @@ class Hogwild:
         # `.grad` itself is private to each process. It is set anew for every update, so that no
         # gradient is applied twice.
         self.parameter.grad = gradient
+        shared = len(optimizer.state[self.parameter])
         optimizer.step()
+        if len(optimizer.state[self.parameter]) > shared:
+            raise RuntimeError(
+                f"{type(optimizer).__name__} made its state in a worker, where nobody shares it; "
+                "it has to exist from the start, see shared_optim.py"
+            )
 
     def approach(self, place: int, target: Tensor, share: float) -> None:
         """Move the weight at this place of the vector by a share of its way to `target`."""

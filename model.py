@@ -13,7 +13,8 @@ Another network, in a file of its own, takes three lines:
 It is an nn.Module with the `forward` of A3Clstm: the same arguments and results, hx and cx both
 (N, hidden_size), zero where an episode begins; a network without memory hands them on as they are.
 What it computes depends on these arguments and on its parameters alone, which are what the
-processes share: nothing else learns, no running statistics of a BatchNorm.
+processes share: nothing else learns, no running statistics of a BatchNorm. A loss on anything but
+value and logits, as of an auxiliary head, needs `act` and `backward` of PlainNetwork changed too.
 """
 
 import torch
@@ -86,7 +87,11 @@ def flatten_parameters(model: nn.Module) -> tuple[Tensor, Tensor]:
     tensors become views of them: writing `weights` changes the model, and backward() adds to
     `gradient`, which the caller sets to zero. One vector is copied, clipped and handed over in
     one pass over memory.
+    ValueError: the model learns something that is no parameter.
     """
+    for name, module in model.named_modules():
+        if getattr(module, "track_running_stats", False):
+            raise ValueError(f"model.py: {name} keeps running statistics, which nobody shares")
     parameters = list(model.parameters())
     weights = nn.utils.parameters_to_vector(parameters).detach()
     gradient = torch.zeros_like(weights)

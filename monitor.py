@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from environment import OBS_SHAPE
 from hogwild import COUNTS, OF_GAMES, OF_UPDATES, Hogwild
 
 TENSORBOARD_SECONDS = 10  # between points of a curve
@@ -225,7 +226,7 @@ class TensorBoard:
         if not self.has_graph:
             self.has_graph = True
             state = torch.zeros(1, self.model.hidden_size)
-            inputs = [(torch.zeros(1, 1, 80, 80), (state, state))]
+            inputs = [(torch.zeros(1, *OBS_SHAPE), (state, state))]
             # Traced here, because add_graph checks what it traces, and for that loads 500 modules.
             with warnings.catch_warnings(action="ignore"):  # torch.jit ends, and has nothing to do
                 traced = torch.jit.trace(self.model, inputs, check_trace=False)

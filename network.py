@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from environment import OBS_SHAPE
 from kernels import (
     AHEAD,
     BLOCK,
@@ -46,6 +47,7 @@ from kernels import (
 )
 from model import A3Clstm, flatten_parameters
 
+PICTURE = (1, WIDTH, WIDTH)  # what the kernels see
 # ((K+1)^2, K^2), of the second and the third layer.
 WINOGRAD = tuple(torch.from_numpy(winograd_filters(layer)) for layer in LAYERS[1:3])
 
@@ -345,6 +347,8 @@ class FastNetwork:
         passing: bool = False,
     ) -> None:  # fmt: skip
         """The features of these rows, as those of step t; see kernels.features."""
+        if obs.shape != (self.num_envs, *PICTURE):  # they would read on where it ends
+            raise ValueError(f"{tuple(obs.shape)} in place of {(self.num_envs, *PICTURE)}")
         features(
             obs.numpy().reshape(-1), t * self.num_envs, rows, like, self.packed_w, self.winograd_w,
             self.bias_w, self.x, self.code, self.last, self.fresh, self.kept, keeping, passing,
@@ -451,9 +455,11 @@ def why_plain(model: nn.Module) -> str:
 
 
 def fits_kernels(model: nn.Module) -> bool:
-    """Whether this is an A3Clstm, its tensors are those of kernels.py, in float32 on the CPU, and
-    Numba is there."""
+    """Whether this is an A3Clstm, its tensors are those of kernels.py, in float32 on the CPU, with
+    no hook on their gradients, and Numba is there."""
     if NUMBA_FAULT or type(model) is not A3Clstm:
+        return False
+    if any(p._backward_hooks for p in model.parameters()):
         return False
     state, H = model.state_dict(), model.hidden_size
     shapes = {"lstm.weight_ih": (4 * H, FEATURES), "lstm.weight_hh": (4 * H, H)}
@@ -476,7 +482,7 @@ def has_diverged(model: nn.Module) -> bool:
     Tried on two steps of noise: it finds what overflows on any picture, such as the weights that
     one update of size 1e7 leaves. The rest is for Hogwild.diverged.
     """
-    pictures = torch.randn(2, 1, 1, 80, 80, generator=torch.Generator().manual_seed(0))
+    pictures = torch.randn(2, 1, *OBS_SHAPE, generator=torch.Generator().manual_seed(0))
     state, loss = (torch.zeros(1, model.hidden_size), torch.zeros(1, model.hidden_size)), 0.0
     with torch.enable_grad():
         for picture in pictures:
@@ -497,8 +503,9 @@ def kernels_agree(model: A3Clstm) -> bool:
 
     Both play a rollout of two games. The weights are its own and the same for every model, so that
     no pooling window has two winners that are nearer than float32 can tell. The pictures are loud
-    enough for bounds of an activation to show. The LSTM and the heads play twice: quietly, where
-    nothing saturates, and loudly, where it does and outputs are in the hundreds.
+    enough for bounds of an activation to show. The LSTM and the heads play three times: quietly,
+    where nothing saturates, loudly, where it does and outputs are in the hundreds, and from a state
+    in the hundreds, such as training reaches.
     """
     model = copy.deepcopy(model)
     _, gradient = flatten_parameters(model)
@@ -508,7 +515,7 @@ def kernels_agree(model: A3Clstm) -> bool:
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    pictures = 3 * draw(1, E, 1, 80, 80).repeat(T, 1, 1, 1, 1)
+    pictures = 3 * draw(1, E, *PICTURE).repeat(T, 1, 1, 1, 1)
     pictures[1:, :, :, 20:50, 30:60] = 3 * draw(T - 1, E, 1, 30, 30)
     with torch.no_grad():
         for p in model.parameters():
@@ -531,7 +538,7 @@ def kernels_agree(model: A3Clstm) -> bool:
         network.backward(d_values, d_logits, ended)
         return [p.grad.clone() for p in model.parameters()]
 
-    for lstm, heads, states in ((0.05, 0.1, 0.5), (10.0, 3000.0, 10.0)):
+    for lstm, heads, states in ((0.05, 0.1, 0.5), (10.0, 3000.0, 10.0), (1.0, 1.0, 300.0)):
         with torch.no_grad():
             for p in model.lstm.parameters():
                 p *= lstm
@@ -558,7 +565,7 @@ def compile_kernels() -> None:
     model = A3Clstm(num_actions=2, hidden_size=16)
     flatten_parameters(model)
     small = make_network(model, num_envs=1, num_steps=1)
-    picture, state = torch.zeros(1, 1, 80, 80), torch.zeros(1, model.hidden_size)
+    picture, state = torch.zeros(1, *PICTURE), torch.zeros(1, model.hidden_size)
     small.evaluate(picture, state, state)
     small.act(picture, state, state)
     small.backward(torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool))

@@ -598,8 +598,8 @@ def _check_table(path, name: str, table: dict, options: dict[str, argparse.Actio
             near = difflib.get_close_matches(key, options, n=1)
             hint = f"; the nearest is {near[0]}" if near else ""
             raise ValueError(f"{where} {key}: no option of a recipe{hint}")
-        of_adam = name == "RMSprop" and key in ("adam_eps", "amsgrad")
-        if of_adam or (key == "optimizer" and name in OPTIMIZERS):
+        others = "optimizer" if name == "Adam" else ("optimizer", "adam_eps", "amsgrad")
+        if name in OPTIMIZERS and key in others:
             raise ValueError(f"{where} {key}: this table is for {name}")
         try:
             values[key] = _option_value(options[key], value)
@@ -869,10 +869,11 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     given.update(values | asked)  # asked: what recipe() took back, for the checks below to see
     if args.value_mean_step and args.envs_per_worker == 1:
         raise ValueError("--value-mean-step compares games; give 0 or --envs-per-worker 2 or more")
-    if args.amsgrad and args.optimizer != "Adam":
-        raise ValueError("--amsgrad is a variant of Adam; leave it out with --optimizer RMSprop")
-    if args.adam_eps and args.optimizer != "Adam":
-        raise ValueError("--adam-eps belongs to Adam; leave it out with --optimizer RMSprop")
+    for option, given in (("--amsgrad", args.amsgrad), ("--adam-eps", args.adam_eps)):
+        if given and args.optimizer != "Adam":
+            raise ValueError(
+                f"{option} belongs to Adam; leave it out with --optimizer {args.optimizer}"
+            )
     if any(map(needs_length, (args.lr, args.gamma, args.entropy_coef))):
         args.schedule_steps = args.schedule_steps or args.max_steps
         if args.schedule_steps is None:

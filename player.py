@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from environment import FIRE_PRESSES, Normalizer
+from environment import FIRE_PRESSES, OBS_SHAPE, Normalizer
 from network import Network, make_network
 
 
@@ -136,7 +136,7 @@ class Player:
         self.learning = learning
         self.games = games
         self.count_lives = count_lives
-        self.obs = torch.zeros(len(games), 1, 80, 80)
+        self.obs = torch.zeros(len(games), *OBS_SHAPE)
         self.hx = torch.zeros(len(games), network.model.hidden_size)
         self.cx = torch.zeros_like(self.hx)
         self.steps = 0  # agent steps played in all rows, FIRE included
@@ -178,7 +178,7 @@ class Player:
         action = choose(logit, greedy, epsilon, self._draw)
         reward = np.zeros(len(self.games), dtype=np.float32)
         ended = np.zeros((2, len(self.games)), dtype=bool)  # terminated, truncated
-        obs = np.zeros((len(self.games), 1, 80, 80), dtype=np.float32)
+        obs = np.zeros((len(self.games), *OBS_SHAPE), dtype=np.float32)
         for row, game in enumerate(self.games):
             if game.over:
                 continue

@@ -491,10 +491,13 @@ class Run:
 def make_optimizer(
     args: argparse.Namespace, parameters: Sequence[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
+    """A new one goes here and into options.OPTIMIZERS; its rate, into recipes.toml."""
     lr = value_at(args.lr, 0, args.schedule_steps)  # each update brings its own
-    if args.optimizer == "Adam":
-        return SharedAdam(parameters, lr, eps=args.adam_eps, amsgrad=args.amsgrad)
-    return SharedRMSprop(parameters, lr=lr)
+    classes = {
+        "Adam": functools.partial(SharedAdam, eps=args.adam_eps, amsgrad=args.amsgrad),
+        "RMSprop": SharedRMSprop,
+    }
+    return classes[args.optimizer](parameters, lr=lr)
 
 
 def _check_actions(path: Path, trained: list[str], actions: list[str]) -> None:

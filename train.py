@@ -177,6 +177,7 @@ def train(
 ) -> None:
     """Train until the run stops. Worker `rank` of a run with the options of main.py.
 
+    server: what the processes share; no process of its own.
     make_env: makes one environment, whose observations are (80, 80) uint8 pictures.
     FloatingPointError: the gradient is not finite; the shared weights are left as they were.
     """
@@ -189,7 +190,7 @@ def train(
         Game(make_env(seed=env_seed(seed)), normalizer, reseed=False) for seed in first_seeds
     ]
     model = make_model(int(games[0].env.action_space.n), args.hidden_size)
-    weights, gradient = flatten_parameters(model)
+    weights, gradient = flatten_parameters(model)  # the model's parameters are views of these
     lengths = args.distributed_step_size or [args.num_steps]
     num_steps = lengths[rank % len(lengths)]
     network = make_network(model, len(games), num_steps, args.plain)
@@ -220,7 +221,7 @@ def train(
             loss.total(entropy_coef, args.value_coef), (values, logits)
         )
         gradient.zero_()
-        network.backward(d_values, d_logits, ended)  # from the network's outputs to its weights
+        network.backward(d_values, d_logits, ended)  # on to the weights: adds to `gradient`
         if args.value_mean_step:
             gradient[bias_place] = 0  # it goes its own way, below
         norm = float(gradient.norm())

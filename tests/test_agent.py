@@ -213,6 +213,13 @@ def test_a_path_that_is_no_file_of_weights_is_no_unknown_environment(tmp_path, m
         Agent.load("ALE/Png-v5")
 
 
+def test_what_is_no_source_and_no_truth_value_is_one_line():
+    with pytest.raises(ValueError, match=r"for an id, not from None$"):
+        Agent.load(None)
+    with pytest.raises(ValueError, match=r"^greedy is True, False or None, not 'False'$"):
+        Agent.load("Pong-v0", greedy="False")
+
+
 def test_another_size_than_that_of_the_weights_is_refused_in_words_of_this_interface(tmp_path):
     path = save(tmp_path, "Pong-v0", lively_weights(6))
     with pytest.raises(ValueError, match=r"has 32 LSTM units, not the 5 asked for$"):

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import resource
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -27,6 +28,39 @@ from checkpoint import Files
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
 from shared_optim import SharedAdam
+
+# ---------------------------------------------------------------------------------------------
+# The commit
+
+
+def test_the_commit_tells_edits_of_programs_apart_and_ignores_documents(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "checkpoint.py"))
+    assert checkpoint.commit() == "unknown"
+
+    def git(*command: str) -> str:
+        who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+        return subprocess.check_output(["git", *who, *command], cwd=tmp_path, text=True).strip()
+
+    git("init", "--quiet")
+    assert checkpoint.commit() == "unknown"
+    for name in ("train.py", "recipes.toml", "config.json", "README.md"):
+        (tmp_path / name).write_text("as committed\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "All")
+    clean = git("rev-parse", "--short", "HEAD")
+    (tmp_path / "README.md").write_text("edited\n")
+    assert checkpoint.commit() == clean
+    found = set()
+    for name in ("train.py", "recipes.toml", "config.json"):
+        for text in ("edited\n", "edited anew\n"):
+            (tmp_path / name).write_text(text)
+            found.add(checkpoint.commit())
+            assert checkpoint.commit() in found
+        (tmp_path / name).write_text("as committed\n")
+    assert len(found) == 6
+    assert all(re.fullmatch(f"{clean}-dirty-[0-9a-f]{{8}}", name) for name in found)
+    assert checkpoint.commit() == clean
+
 
 # ---------------------------------------------------------------------------------------------
 # Atomic writes

@@ -280,6 +280,12 @@ def test_a_table_that_is_none_is_one_line_that_names_the_file(tmp_path, content)
     assert "\n" not in str(error.value)
 
 
+def test_a_misspelt_game_of_a_table_gets_the_nearest_name(tmp_path):
+    path = write(tmp_path / "config.json", {"Default": GOOD, "FrostBite": GOOD})
+    with pytest.raises(ValueError, match="it is 'Frostbite' for Frostbite-v0 and ALE/Frostbite-v5"):
+        read_config(path)
+
+
 def test_a_missing_or_binary_table_is_one_line_that_names_the_file(tmp_path):
     binary = tmp_path / "model.dat"
     binary.write_bytes(bytes(range(256)))

@@ -179,7 +179,7 @@ STEPS = ["--max-steps", "10"]
         ([*STEPS, "--sedes", "3"], "unrecognized arguments: --sedes 3; the nearest is --seeds"),
         ([*STEPS, "--env", "Pongg-v0"], "the nearest known are Pong-v0"),
         ([*STEPS, "--env", "Pong-v0", "Pong-v0"], "names a game twice"),
-        ([*STEPS, "--", "--optimizer", "RMSprop", "--amsgrad"], "a variant of Adam"),
+        ([*STEPS, "--", "--optimizer", "RMSprop", "--amsgrad"], "--amsgrad belongs to Adam"),
         ([*STEPS, "--variant", "a:--env-config typo.json"], "cannot read typo.json"),
     ],
 )

@@ -1,6 +1,7 @@
 """What model.py says is what is computed: edited networks, other networks, Numba out of order."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,7 @@ EDITS = {
     "skip connection": edited(features=lambda x: x + x.roll(64, 1)),
     "no memory": edited(state=lambda pair: tuple(map(torch.zeros_like, pair))),
     "bounded memory": edited(cx=lambda x: x.clamp(-5, 5)),
+    "wide bound of the memory": edited(cx=lambda x: x.clamp(-50, 50)),  # it reaches hundreds
     "features learn nothing": edited(features=torch.Tensor.detach),
     "another network from the second call on": from_the_second_call_on,
     "picture of the step before": picture_of_the_step_before,
@@ -171,6 +173,10 @@ def elsewhere(model):
     model.to("meta")
 
 
+def gradient_hook(model):
+    model.lstm.weight_hh.register_hook(lambda gradient: 0.1 * gradient)
+
+
 def subclass(model):
     model.__class__ = type("Sub", (A3Clstm,), {})
 
@@ -180,7 +186,7 @@ def subclass(model):
     "change",
     [
         more_channels, smaller_kernel, no_bias, larger_lstm, own_parameter, statistics, double,
-        elsewhere, subclass,
+        elsewhere, gradient_hook, subclass,
     ],
     ids=lambda change: change.__name__,
 )  # fmt: skip
@@ -203,6 +209,15 @@ def test_the_network_of_model_py_is_fast(num_actions, hidden_size, monkeypatch):
     assert why_plain(model) == ""
     assert type(make_network(model, 2, 3)) is FastNetwork
     assert type(make_network(model, 2, 3, plain=True)) is PlainNetwork
+
+
+@fast_only
+@pytest.mark.parametrize("shape", [(2, 1, 96, 96), (2, 2, 80, 80), (1, 1, 80, 80), (2, 80, 80)])
+def test_a_picture_of_another_shape_is_refused_not_misread(shape):
+    network, state = make_network(A3Clstm(3, 16), 2, 3), torch.zeros(2, 2, 16)
+    for play in (network.act, network.evaluate):
+        with pytest.raises(ValueError, match=re.escape(f"{shape} in place of (2, 1, 80, 80)")):
+            play(torch.zeros(shape), *state)
 
 
 @fast_only

@@ -13,7 +13,8 @@ from torch import nn
 
 import shared_optim
 from hogwild import Hogwild
-from run import Run, load_options
+from options import OPTIMIZERS, parse
+from run import Run, load_options, make_optimizer
 from shared_optim import SharedAdam, SharedRMSprop
 
 # Ours, torch.optim's and options common to both. Adam is compared with the plain loop over
@@ -189,6 +190,33 @@ def test_an_optimizer_without_a_state_goes_on():
     after = Hogwild(torch.zeros(2), make, num_workers=2, optimizer_states=[state])
     after.push(torch.ones(2), rank=0, lr=0.5)
     assert after.parameter.tolist() == [-0.5, -0.5]
+
+
+class LateAdam(torch.optim.Adam):
+    """As torch.optim's own, it makes its state at the first step."""
+
+    def share_memory(self) -> None:
+        pass
+
+
+def test_an_optimizer_whose_statistics_nobody_shares_is_refused():
+    server = Hogwild(torch.zeros(2), LateAdam, num_workers=2)
+    with pytest.raises(RuntimeError, match=r"^LateAdam made its state in a worker"):
+        server.push(torch.ones(2), rank=0, lr=0.25)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimizer_of_the_command_line_is_the_class_of_its_name(name):
+    args = parse(["--env", "Pong-v0", "--optimizer", name])
+    made = make_optimizer(args, [nn.Parameter(torch.zeros(2))])
+    assert type(made).__name__ == f"Shared{name}"
+
+
+def test_an_optimizer_that_nobody_makes_is_not_taken_for_another():
+    args = parse(["--env", "Pong-v0"])
+    args.optimizer = "SGD"
+    with pytest.raises(KeyError, match="SGD"):
+        make_optimizer(args, [nn.Parameter(torch.zeros(2))])
 
 
 def test_push_steps_the_workers_own_optimizer_if_there_is_one_per_worker():
