@@ -58,6 +58,9 @@ NO_STEP = "no step has been acted since the rollout began, or since its gradient
 class PlainNetwork:
     """In plain PyTorch; see FastNetwork for shapes.
 
+    The graph of a rollout runs through hx and cx, so the state that act() returned is what comes
+    back with the next step, zero where an episode has ended.
+
     model: any module that keeps the contract of model.py.
     """
 
@@ -66,17 +69,15 @@ class PlainNetwork:
         self.begin()
 
     def begin(self) -> None:
-        self.steps: list[tuple[Tensor, ...]] = []
+        self.steps: list[tuple[Tensor, Tensor]] = []  # value (E,) and logit (E, actions) of each
 
     def act(self, obs: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, ...]:
-        hx, cx = hx.clone(), cx.clone()
-        if self.steps:
-            hx.requires_grad_()
-            cx.requires_grad_()
+        if not self.steps:  # the state that a rollout begins with is a constant
+            hx, cx = hx.detach(), cx.detach()
         with torch.enable_grad():
-            value, logit, after = self.model((obs, (hx, cx)))
-        self.steps.append((value[:, 0], logit, hx, cx, *after))
-        return value[:, 0].detach(), logit.detach(), after[0].detach(), after[1].detach()
+            value, logit, (hx, cx) = self.model((obs, (hx, cx)))
+        self.steps.append((value[:, 0], logit))
+        return value[:, 0].detach(), logit.detach(), hx, cx
 
     def evaluate(
         self, obs: Tensor, hx: Tensor, cx: Tensor, rows: Sequence[int] | None = None
@@ -86,21 +87,13 @@ class PlainNetwork:
         return value[:, 0], logit, hx, cx
 
     def backward(self, d_values: Tensor, d_logits: Tensor, ended: Tensor) -> None:
+        """`ended` has cut the graph already, by the zeros in hx and cx."""
         if not self.steps:
             raise RuntimeError(NO_STEP)
-        flowing: list[Tensor] = []  # gradient of hx and cx after the step at hand
-        for t in reversed(range(len(self.steps))):
-            value, logit, hx, cx, *after = self.steps.pop()
-            gradients = [d_values[t], d_logits[t]]
-            if flowing:
-                gradients += [torch.where(ended[t, :, None], 0.0, d) for d in flowing]
-            outputs = [value, logit, *after][: len(gradients)]
-            # What depends on no weight, as the state that a network without memory hands on, has
-            # no gradient.
-            flows = [(x, d) for x, d in zip(outputs, gradients, strict=True) if x.requires_grad]
-            # The sum whose gradients these are: backward(gradients) would import sympy, 0.4 s.
-            sum((x * d).sum() for x, d in flows).backward()
-            flowing = [x.grad if x.grad is not None else torch.zeros_like(x) for x in (hx, cx)]
+        values, logits = map(torch.stack, zip(*self.steps, strict=True))
+        self.begin()
+        # The sum whose gradients these are: backward(gradients) would import sympy, 0.4 s.
+        ((d_values * values).sum() + (d_logits * logits).sum()).backward()
 
 
 def _flat(x: Tensor) -> np.ndarray:
