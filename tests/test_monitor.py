@@ -89,7 +89,7 @@ def test_the_time_until_the_first_step_slows_no_speed(monkeypatch):
     [
         (5e-5, 0.5, 200_000),
         (1e-3, 15.0, 200_000),  # saturated
-        (7e-4, 0.01, 500_000),  # Breakout-v0 at 9e-4, for 1 M agent steps: closed
+        (7e-4, 0.01, 750_000),  # Breakout-v0 at 9e-4, for 1 M agent steps: closed
         (3e-3, 0.5, None),
         (5e-3, 7.5, None),
         (2e-2, 15.0, None),
@@ -98,7 +98,7 @@ def test_the_time_until_the_first_step_slows_no_speed(monkeypatch):
 def test_a_policy_that_hardly_differs_is_said_by_what_its_lstm_is_like(deviation, cell, said_at):
     server, _, _ = make_server()
     policies, last, said = SamePolicy(server.steps), Snapshot.of(server), {}
-    for _ in range(12):
+    for _ in range(18):
         server.report(0, steps=50_000, updates=1, policy_deviation=deviation, cell=cell)
         now = Snapshot.of(server)
         if steps := policies.check(server.steps, Figures.between(last, now)):
@@ -131,7 +131,9 @@ def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
         # One death with two signs is said once, and for as long as the longer of them holds.
         ([(5e-3, 15.0)] * 6 + [(1e-3, 5.0)] * 12, {200_000: 200_000}),
         ([(5e-5, 0.5)] * 6 + [(1e-3, 0.5)] * 12, {200_000: 200_000}),
-        ([(1.5e-3, 0.5)] * 6 + [(5e-5, 0.5)] * 6, {500_000: 500_000}),
+        ([(1.5e-3, 0.5)] * 12 + [(5e-5, 0.5)] * 6, {750_000: 750_000}),
+        # Boxing-v0 with the mean step begins late.
+        ([(2e-4, 0.03)] * 5 + [(7e-4, 0.05)] * 7 + [(2.2e-3, 0.09)] * 2 + [(5e-3, 0.1)] * 4, {}),
         ([(1e-3, 15.0), (1e-3, 15.0), (1e-3, 15.0), (math.nan, 0.0)] * 3, {250_000: 250_000}),
         # It comes back to life and dies again.
         (
