@@ -131,8 +131,10 @@ class Agent:
         """
         if not isinstance(source, (str, Path)):
             raise ValueError(f"an agent is loaded from a file or for an id, not from {source!r}")
-        if greedy not in (True, False, None):
+        if not isinstance(greedy, bool | None):
             raise ValueError(f"greedy is True, False or None, not {greedy!r}")
+        if not isinstance(plain, bool):
+            raise ValueError(f"plain is True or False, not {plain!r}")
         crops = read_config(CROP_TABLE if env_config is None else env_config)
         if isinstance(source, Path) or source.endswith((".dat", ".ckpt")):
             path = Path(source)

@@ -151,23 +151,28 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """The suite's: '75f396d', or 'unknown'.
 
-    '75f396d-dirty-1a2b3c4d' where a program, recipe or crop table is not as committed: the last
-    part tells one edit from another.
+    '75f396d-dirty-1a2b3c4d' where a program, recipe or crop table is not as committed, or a program
+    is new: the last part tells one edit from another.
     """
     folder = Path(__file__).parent
 
-    def git(*command: str) -> bytes:
+    def git(*command: str) -> list[str]:
         done = subprocess.run(["git", *command], cwd=folder, capture_output=True, check=False)
-        return done.stdout
+        return os.fsdecode(done.stdout).strip("\n\0").split("\0")
 
-    name, edits = "", b""
+    name, edited = "", []
     if (folder / ".git").exists():  # else it may be inside another project
         with contextlib.suppress(FileNotFoundError):  # no git
-            name = git("rev-parse", "--short", "HEAD").decode().strip()
-            used = (":(glob)*.py", ":(glob)*.toml", ":(glob)*.json")
-            edits = git("diff", "--no-ext-diff", "HEAD", "--", *used)
-    if edits:
-        name += f"-dirty-{hashlib.sha256(edits).hexdigest()[:8]}"
+            (name,) = git("rev-parse", "--short", "HEAD")
+            kinds = (":(glob)*.py", ":(glob)*.toml", ":(glob)*.json")
+            edited = git("diff", "--name-only", "-z", "HEAD", "--", *kinds)
+            edited += git("ls-files", "--others", "--exclude-standard", "-z", "--", kinds[0])
+    if any(edited):
+        content = hashlib.sha256()
+        for path in (folder / file for file in sorted(filter(None, edited))):
+            content.update(os.fsencode(path.name) + b"\0")
+            content.update(path.read_bytes() if path.exists() else b"deleted")
+        name += f"-dirty-{content.hexdigest()[:8]}"
     return name or "unknown"
 
 

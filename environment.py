@@ -179,10 +179,10 @@ def read_config(path) -> dict:
     for name, entry in config.items():
         try:
             if name not in games and name != "Default":
-                near = difflib.get_close_matches(name, games, n=1, cutoff=0.7) or ["Pong"]
-                raise ValueError(
-                    f"no game is called so; it is {near[0]!r} for {near[0]}-v0 and ALE/{near[0]}-v5"
-                )
+                bare = re.sub(r"^ALE/|-v\d+$", "", name)
+                near = difflib.get_close_matches(bare, {*games, "Default"}, n=1, cutoff=0.7)
+                hint = f"the nearest is {near[0]!r}" if near else "'Pong' is the one of Pong-v0"
+                raise ValueError(f"no game is called so; {hint}")
             _check_entry(entry)
         except ValueError as error:
             raise ValueError(f"{path}: {name!r}: {error}") from error

@@ -64,6 +64,27 @@ def require_shared_memory(size: int) -> None:
         )
 
 
+def check_optimizer(
+    make_optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer],
+) -> None:
+    """ValueError: its steps leave the tensors that processes share, so that each has its own."""
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.ones(2)
+    optimizer = make_optimizer([parameter])
+
+    def places() -> dict:
+        state = optimizer.state.get(parameter, {})
+        return {name: x.data_ptr() if isinstance(x, Tensor) else x for name, x in state.items()}
+
+    before = places()
+    optimizer.step()
+    if places() != before:
+        raise ValueError(
+            f"{type(optimizer).__name__} makes its state anew when it steps, where no other "
+            "process sees it; see shared_optim.py"
+        )
+
+
 class Table:
     """Numbers by name in shared memory: float64, exact for whole numbers below 2**53.
 
@@ -98,7 +119,8 @@ class Hogwild:
     first_step, first_second: where a resumed run stands.
     max_steps: agent steps of the whole run after which it stops.
     several_machines: whether others take part.
-    ValueError: there is not enough shared memory, or a state does not fit.
+    ValueError: there is not enough shared memory, a state does not fit, or an optimizer would not
+        share it.
     """
 
     def __init__(
@@ -113,6 +135,7 @@ class Hogwild:
         max_steps: float = float("inf"),
         several_machines: bool = False,
     ):
+        check_optimizer(make_optimizer)
         self.parameter = nn.Parameter(weights.detach().clone())  # (P,)
         self.optimizers = [make_optimizer([self.parameter]) for _ in range(num_optimizers)]
         for i, optimizer in enumerate(self.optimizers if optimizer_states else ()):
@@ -187,13 +210,7 @@ class Hogwild:
         # `.grad` itself is private to each process. It is set anew for every update, so that no
         # gradient is applied twice.
         self.parameter.grad = gradient
-        shared = len(optimizer.state[self.parameter])
         optimizer.step()
-        if len(optimizer.state[self.parameter]) > shared:
-            raise RuntimeError(
-                f"{type(optimizer).__name__} made its state in a worker, where nobody shares it; "
-                "it has to exist from the start, see shared_optim.py"
-            )
 
     def approach(self, place: int, target: Tensor, share: float) -> None:
         """Move the weight at this place of the vector by a share of its way to `target`."""

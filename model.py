@@ -12,8 +12,8 @@ Another network, in a file of its own, takes three lines:
 
 It is an nn.Module with the `forward` of A3Clstm: the same arguments and results, hx and cx both
 (N, hidden_size), zero where an episode begins; a network without memory hands them on as they are.
-What it computes depends on these arguments and on its parameters alone, which are what the
-processes share: nothing else learns, no running statistics of a BatchNorm. A loss on anything but
+What it computes of a game depends on the arguments of that game and on its parameters alone, which
+are what the processes share: nothing else learns, and there is no BatchNorm. A loss on anything but
 value and logits, as of an auxiliary head, needs `act` and `backward` of PlainNetwork changed too.
 """
 
@@ -87,11 +87,15 @@ def flatten_parameters(model: nn.Module) -> tuple[Tensor, Tensor]:
     tensors become views of them: writing `weights` changes the model, and backward() adds to
     `gradient`, which the caller sets to zero. One vector is copied, clipped and handed over in
     one pass over memory.
-    ValueError: the model learns something that is no parameter.
+    ValueError: the model has a BatchNorm or its like.
     """
     for name, module in model.named_modules():
-        if getattr(module, "track_running_stats", False):
-            raise ValueError(f"model.py: {name} keeps running statistics, which nobody shares")
+        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if batch or getattr(module, "track_running_stats", False):
+            raise ValueError(
+                f"model.py: {name} mixes games or keeps statistics that nobody shares; "
+                "GroupNorm and LayerNorm do not"
+            )
     parameters = list(model.parameters())
     weights = nn.utils.parameters_to_vector(parameters).detach()
     gradient = torch.zeros_like(weights)

@@ -37,10 +37,10 @@ class Sign(NamedTuple):
     steps: int  # agent steps for which both hold
 
 
-# Each was in runs that learned nothing in 0.7 M steps and more, and in none of 17 that did learn
-# (benchmarks/learning.md, "What was tried"). The policy of a new agent, whose actor is small, is
-# nearly the same everywhere: in these for up to 0.7 M steps (Boxing-v0), but where no game scores
-# it stays so.
+# Each was in runs that learned nothing in 0.7 M steps and more, and in none of 21 others
+# (benchmarks/learning.md, "What was tried", "A game without a table"). The policy of a new agent,
+# whose actor is small, is nearly the same everywhere: in these for 0.7 M steps at most (Boxing-v0),
+# but where no game scores it stays so.
 SIGNS = (
     Sign(deviation=1e-4, cell=0.0, steps=200_000),
     Sign(deviation=1e-2, cell=10.0, steps=200_000),  # the LSTM is saturated

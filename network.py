@@ -3,7 +3,8 @@
 Both classes have one contract, so that a player need not know which of them it has:
 
     begin()      a rollout begins: what was kept is forgotten, the weights are read anew
-    act()        one step of all games; keeps what the gradient needs
+    act()        one step of all games; keeps what the gradient needs. It is given the hx and cx
+                 that it returned, zero where an episode has ended, and not detached
     evaluate()   the same outputs, with nothing kept
     backward()   from the gradient of the rollout's values and logits to that of the weights; then
                  the rollout is over, and its steps are forgotten
@@ -58,8 +59,7 @@ NO_STEP = "no step has been acted since the rollout began, or since its gradient
 class PlainNetwork:
     """In plain PyTorch; see FastNetwork for shapes.
 
-    The graph of a rollout runs through hx and cx, so the state that act() returned is what comes
-    back with the next step, zero where an episode has ended.
+    The graph of a rollout runs through hx and cx.
 
     model: any module that keeps the contract of model.py.
     """
@@ -437,22 +437,23 @@ def why_plain(model: nn.Module) -> str:
         return NUMBA_FAULT
     if not fits_kernels(model):
         return "model.py makes another network than kernels.py computes"
-    try:
-        with torch.random.fork_rng(devices=[]):
-            compile_kernels()
-    except Exception as error:  # Numba and LLVM may fail in any way
-        return "Numba does not compile (" + str(error).strip().split("\n")[0] + ")"
-    if not kernels_agree(model):
-        return "model.py computes something else than kernels.py"
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+        try:
+            with torch.random.fork_rng(devices=[]):
+                compile_kernels()
+        except Exception as error:  # Numba and LLVM may fail in any way
+            return "Numba does not compile (" + str(error).strip().split("\n")[0] + ")"
+        if not kernels_agree(model):
+            return "model.py computes something else than kernels.py"
     return ""
 
 
 def fits_kernels(model: nn.Module) -> bool:
     """Whether this is an A3Clstm, its tensors are those of kernels.py, in float32 on the CPU, with
-    no hook on their gradients, and Numba is there."""
-    if NUMBA_FAULT or type(model) is not A3Clstm:
+    no hook on their gradients, the pictures have the size of kernels.py, and Numba is there."""
+    if NUMBA_FAULT or type(model) is not A3Clstm or OBS_SHAPE != PICTURE:
         return False
-    if any(p._backward_hooks for p in model.parameters()):
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters()):
         return False
     state, H = model.state_dict(), model.hidden_size
     shapes = {"lstm.weight_ih": (4 * H, FEATURES), "lstm.weight_hh": (4 * H, H)}

@@ -598,7 +598,7 @@ def _check_table(path, name: str, table: dict, options: dict[str, argparse.Actio
             near = difflib.get_close_matches(key, options, n=1)
             hint = f"; the nearest is {near[0]}" if near else ""
             raise ValueError(f"{where} {key}: no option of a recipe{hint}")
-        others = "optimizer" if name == "Adam" else ("optimizer", "adam_eps", "amsgrad")
+        others = ("optimizer", *(() if name == "Adam" else ("adam_eps", "amsgrad")))
         if name in OPTIMIZERS and key in others:
             raise ValueError(f"{where} {key}: this table is for {name}")
         try:
@@ -716,6 +716,8 @@ def recipe(
 
     names = ("every_run", which, f"{which}.{game_name(env_id)}", f"{which}.{env_id}")
     optimizer = optimizer or _united(tables(*names))["optimizer"]
+    if optimizer != "Adam" and not any(optimizer in table for _, table in files):
+        raise ValueError(f"{RECIPES.name} has no table [{optimizer}] with its learning rate")
     result = _layered(tables(*names, optimizer))
     if optimizer != "Adam":
         result["adam_eps"] = None
@@ -869,8 +871,8 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     given.update(values | asked)  # asked: what recipe() took back, for the checks below to see
     if args.value_mean_step and args.envs_per_worker == 1:
         raise ValueError("--value-mean-step compares games; give 0 or --envs-per-worker 2 or more")
-    for option, given in (("--amsgrad", args.amsgrad), ("--adam-eps", args.adam_eps)):
-        if given and args.optimizer != "Adam":
+    for option, is_set in (("--amsgrad", args.amsgrad), ("--adam-eps", args.adam_eps)):
+        if is_set and args.optimizer != "Adam":
             raise ValueError(
                 f"{option} belongs to Adam; leave it out with --optimizer {args.optimizer}"
             )

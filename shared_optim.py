@@ -2,8 +2,8 @@
 
 Hogwild: every worker unpickles its own optimizer object over the same parameters and the same
 statistics, and steps it without a lock. The state exists from the start, because a worker that
-made it at its first step would make a private one (Hogwild.push refuses that). run.make_optimizer
-names each class.
+made it at its first step would make a private one (Hogwild refuses that), and is changed in place.
+run.make_optimizer names each class.
 """
 
 import inspect

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # MushroomRL 1.10.2, A2C: a return that meets a time limit goes on with the rewards of the next episode. Where an
-# episode ends in an absorbing state the sum stops, but where it ends at the horizon of the environment, within the
+# episode ends in an absorbing state the sum stops (by the source), but where it ends at the horizon of the environment, within the
 # steps of one fit, compute_advantage_montecarlo() is not even told: fit() drops the flag "last" and hands over
 # "absorbing" alone. So all the steps of a fit are one trajectory, and what a new episode brings, its first rewards or
 # its safe beginning, is credited to the actions that happened to be the last ones before it. The shorter the episodes

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# MushroomRL 1.10.2, Rainbow (and each use of its replay memories with n_steps_return): n-step returns are made within
+# MushroomRL 1.10.2, Rainbow (by the source, all of its memories with n_steps_return): n-step returns are made within
 # the steps of one fit, and are carried over to no other. Of n_steps_per_fit=k steps the last n - 1 are dropped, not as
 # the last part of a return but as its beginning: their states and actions never come into the memory. With k=4, as in
 # the library's Atari example, and n=3, as in Rainbow's paper, half of what is played is not learned from, and always
-# the same steps of each four. With k=1, or 2, nothing is stored at all: where the memory was filled beforehand, as is
+# the same steps of each four. With k=1 nothing is stored at all: where the memory was filled beforehand, as is
 # the custom, the agent learns for ever from these first steps, which it played at random, and from none of its own;
 # where the steps that were dropped there too leave it one short of initial_replay_size, it never learns. The scores are
 # poor, and nothing is raised. In the same way the last n - 1 steps of each episode are never stored, whatever k is.

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Navix 0.7.4: rewards.wall_hit_cost, "a negative value when the agent hits a wall, paying a cost of `cost` for each
-# wall hit", pays the agent: it is +cost. action_cost and time_cost beside it have the minus. And it is paid not for
+# wall hit", pays the agent: it is +cost. By the source, action_cost and time_cost have the minus. And it is paid not for
 # each hit but at every step after the first one, until the episode ends, because the events that rewards are made of
 # are never taken back: state.events.wall_hit, once happened, has happened at each later step. So an agent that bumps
 # into the wall once and then turns on the spot until the time is over earns as much as its way to the goal does, with
 # a larger cost more, and is taught to do so. A reward of one's own that is made of events.on_wall_hit(), or of the
-# events key_pickup and door_opening, is paid at all later steps too. Nothing is raised. Guess: -cost, at the steps that
+# events key_pickup and door_opening, is, by the source, paid at all later steps too. Nothing is raised. Guess: -cost, at the steps that
 # end at a wall. The way around is to compare the positions of prev_state and state by oneself.
 # The sign was reported as issue 212, in September 2026, and no release has been made since.
 #

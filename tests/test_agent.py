@@ -218,6 +218,8 @@ def test_what_is_no_source_and_no_truth_value_is_one_line():
         Agent.load(None)
     with pytest.raises(ValueError, match=r"^greedy is True, False or None, not 'False'$"):
         Agent.load("Pong-v0", greedy="False")
+    with pytest.raises(ValueError, match=r"^plain is True or False, not 'False'$"):
+        Agent.load("Pong-v0", plain="False")
 
 
 def test_another_size_than_that_of_the_weights_is_refused_in_words_of_this_interface(tmp_path):

@@ -39,6 +39,7 @@ def test_the_commit_tells_edits_of_programs_apart_and_ignores_documents(tmp_path
 
     def git(*command: str) -> str:
         who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+        who += ("-c", "commit.gpgsign=false")
         return subprocess.check_output(["git", *who, *command], cwd=tmp_path, text=True).strip()
 
     git("init", "--quiet")
@@ -57,7 +58,15 @@ def test_the_commit_tells_edits_of_programs_apart_and_ignores_documents(tmp_path
             found.add(checkpoint.commit())
             assert checkpoint.commit() in found
         (tmp_path / name).write_text("as committed\n")
-    assert len(found) == 6
+    for text in ("a network in a file of its own\n", "another one\n"):
+        (tmp_path / "other.py").write_text(text)
+        found.add(checkpoint.commit())
+    (tmp_path / "other.py").unlink()
+    (tmp_path / "train.py").unlink()
+    found.add(checkpoint.commit())
+    (tmp_path / "train.py").write_text("as committed\n")
+    (tmp_path / "notes.md").write_text("new\n")
+    assert len(found) == 9
     assert all(re.fullmatch(f"{clean}-dirty-[0-9a-f]{{8}}", name) for name in found)
     assert checkpoint.commit() == clean
 

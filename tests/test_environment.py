@@ -280,9 +280,18 @@ def test_a_table_that_is_none_is_one_line_that_names_the_file(tmp_path, content)
     assert "\n" not in str(error.value)
 
 
-def test_a_misspelt_game_of_a_table_gets_the_nearest_name(tmp_path):
-    path = write(tmp_path / "config.json", {"Default": GOOD, "FrostBite": GOOD})
-    with pytest.raises(ValueError, match="it is 'Frostbite' for Frostbite-v0 and ALE/Frostbite-v5"):
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("FrostBite", "the nearest is 'Frostbite'"),
+        ("default", "the nearest is 'Default'"),
+        ("ALE/Qbert-v5", "the nearest is 'Qbert'"),
+        ("Xyz", "'Pong' is the one of Pong-v0"),
+    ],
+)
+def test_a_misspelt_game_of_a_table_gets_the_nearest_name(tmp_path, name, nearest):
+    path = write(tmp_path / "config.json", {"Default": GOOD, name: GOOD})
+    with pytest.raises(ValueError, match=f"no game is called so; {nearest}$"):
         read_config(path)
 
 

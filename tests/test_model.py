@@ -192,13 +192,18 @@ def test_flatten_parameters_keeps_the_values_in_the_order_of_parameters():
     assert not gradient.any()
 
 
-def test_a_model_that_learns_what_is_no_parameter_is_refused():
+def test_a_model_with_statistics_of_a_batch_is_refused():
     model = A3Clstm(3, 8)
-    model.norm = torch.nn.BatchNorm2d(32, track_running_stats=False)
+    model.norm = torch.nn.GroupNorm(4, 32)
     flatten_parameters(model)
-    model.norm = torch.nn.BatchNorm2d(32)
-    with pytest.raises(ValueError, match=r"^model\.py: norm keeps running"):
-        flatten_parameters(model)
+    for norm in (
+        torch.nn.BatchNorm2d(32),
+        torch.nn.BatchNorm2d(32, track_running_stats=False),
+        torch.nn.InstanceNorm2d(32, track_running_stats=True),
+    ):
+        model.norm = norm
+        with pytest.raises(ValueError, match=r"^model\.py: norm mixes games or keeps statistics"):
+            flatten_parameters(model)
 
 
 def test_writing_the_flat_weights_changes_the_model_and_the_reverse():

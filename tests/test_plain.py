@@ -177,6 +177,10 @@ def gradient_hook(model):
     model.lstm.weight_hh.register_hook(lambda gradient: 0.1 * gradient)
 
 
+def late_gradient_hook(model):
+    model.lstm.weight_hh.register_post_accumulate_grad_hook(lambda p: p.grad.zero_())
+
+
 def subclass(model):
     model.__class__ = type("Sub", (A3Clstm,), {})
 
@@ -186,7 +190,7 @@ def subclass(model):
     "change",
     [
         more_channels, smaller_kernel, no_bias, larger_lstm, own_parameter, statistics, double,
-        elsewhere, gradient_hook, subclass,
+        elsewhere, gradient_hook, late_gradient_hook, subclass,
     ],
     ids=lambda change: change.__name__,
 )  # fmt: skip
@@ -209,6 +213,18 @@ def test_the_network_of_model_py_is_fast(num_actions, hidden_size, monkeypatch):
     assert why_plain(model) == ""
     assert type(make_network(model, 2, 3)) is FastNetwork
     assert type(make_network(model, 2, 3, plain=True)) is PlainNetwork
+
+
+def test_pictures_of_another_size_are_for_plain_pytorch(monkeypatch):
+    monkeypatch.setattr(network, "OBS_SHAPE", (1, 84, 84))  # with as many features
+    assert why_plain(A3Clstm(3, 16)) == (kernels.NUMBA_FAULT or OTHER)
+
+
+@fast_only
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_the_comparison_works_whatever_the_caller_is_in(around):
+    with around():
+        assert why_plain(A3Clstm(3, 16)) == ""
 
 
 @fast_only

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import options
 import shared_optim
 from hogwild import Hogwild
 from options import OPTIMIZERS, parse
@@ -195,14 +196,24 @@ def test_an_optimizer_without_a_state_goes_on():
 class LateAdam(torch.optim.Adam):
     """As torch.optim's own, it makes its state at the first step."""
 
-    def share_memory(self) -> None:
-        pass
+
+class OwnMomentum(SharedSGD):
+    """Its state is there from the start, and is another tensor after each step."""
+
+    def __init__(self, parameters, lr=1e-3):
+        super().__init__(parameters, lr=lr)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+
+    def step(self):
+        for parameter, state in self.state.items():
+            state["momentum"] = 0.9 * state["momentum"] + parameter.grad
 
 
-def test_an_optimizer_whose_statistics_nobody_shares_is_refused():
-    server = Hogwild(torch.zeros(2), LateAdam, num_workers=2)
-    with pytest.raises(RuntimeError, match=r"^LateAdam made its state in a worker"):
-        server.push(torch.ones(2), rank=0, lr=0.25)
+@pytest.mark.parametrize("kind", [LateAdam, OwnMomentum])
+def test_an_optimizer_whose_statistics_nobody_would_share_is_refused(kind):
+    with pytest.raises(ValueError, match=f"^{kind.__name__} makes its state anew when it steps"):
+        Hogwild(torch.zeros(2), kind, num_workers=2)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -212,7 +223,10 @@ def test_each_optimizer_of_the_command_line_is_the_class_of_its_name(name):
     assert type(made).__name__ == f"Shared{name}"
 
 
-def test_an_optimizer_that_nobody_makes_is_not_taken_for_another():
+def test_an_optimizer_without_a_recipe_or_a_class_is_not_taken_for_another(monkeypatch):
+    monkeypatch.setattr(options, "OPTIMIZERS", (*OPTIMIZERS, "SGD"))
+    with pytest.raises(ValueError, match=r"^recipes.toml has no table \[SGD\]"):
+        parse(["--env", "Pong-v0", "--optimizer", "SGD"])
     args = parse(["--env", "Pong-v0"])
     args.optimizer = "SGD"
     with pytest.raises(KeyError, match="SGD"):
