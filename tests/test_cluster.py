@@ -272,10 +272,10 @@ class RecallRun:
     def updates_of_others(self) -> float:
         return float(self.server.figures["updates"][-1])
 
-    def wait_for(self, condition, seconds: float = 120) -> None:
+    def wait_for(self, condition, seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, f"{seconds} s have passed; {self.lines}"
+            assert time.monotonic() < deadline, f"{seconds} s; best {self.best}; {self.lines}"
             assert not self.cluster.failure(), self.lines
             self.processes.wait(0.1)
             assert self.processes.replace_dead(self.logger), self.lines
