@@ -283,7 +283,10 @@ def test_a_run_of_rmsprop_that_was_given_an_option_of_adam_goes_on():
             ("--env", "PongDeterministic-v4"),
             ("3e-4@0,3e-4@0.7M,3e-5@1.3M", 0, 0.95, 0.001, 200.0),
         ),
-        (("--env", "ALE/BeamRider-v5"), (3e-4, 10_000_000, 0.95, 0.001, 200.0)),
+        (
+            ("--env", "ALE/BeamRider-v5"),
+            (3e-4, 10_000_000, 0.95, "0.01@0,0.01@0.75M,0.001@1.5M", 200.0),
+        ),
         (("--env", "MsPacman-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Seaquest-v0"), (3e-4, 10_000_000, 1.0, 0.01, 200.0)),
         (("--env", "Asteroids-v0"), (1e-4, 10_000_000, 1.0, 0.01, 200.0)),
@@ -317,13 +320,13 @@ def test_the_recipe_is_that_of_the_game_unless_told_otherwise(options, values):
 def test_the_help_says_which_games_have_which_defaults():
     text = " ".join(build_parser().format_help().split())
     assert (
-        "(default: 0.0001; 0.0003 with several games per worker in Pong, Breakout, SpaceInvaders, "
-        "BeamRider, MsPacman, Seaquest; 3e-4@0,3e-4@0.7M,3e-5@1.3M with several games per worker "
-        "in PongDeterministic-v4; 0.0007 with RMSprop)" in text
+        "(default: 0.0001; 0.0003 with several games per worker in Pong, Breakout, BeamRider, "
+        "SpaceInvaders, MsPacman, Seaquest; 3e-4@0,3e-4@0.7M,3e-5@1.3M with several games per "
+        "worker in PongDeterministic-v4; 0.0007 with RMSprop)" in text
     )
     assert (
         "(default: 1.0; 0.95 with several games per worker in PongDeterministic-v4, Breakout, "
-        "SpaceInvaders, BeamRider)" in text
+        "BeamRider, SpaceInvaders)" in text
     )
     assert "(default: 40.0; 200.0 with several games per worker)" in text
     assert "(default: 0.0; 0.1 with several games per worker in MsPacman, Seaquest)" in text
