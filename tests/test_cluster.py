@@ -272,7 +272,7 @@ class RecallRun:
     def updates_of_others(self) -> float:
         return float(self.server.figures["updates"][-1])
 
-    def wait_for(self, condition, seconds: float = 240) -> None:
+    def wait_for(self, condition, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{seconds} s; best {self.best}; {self.lines}"
