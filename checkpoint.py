@@ -1,4 +1,8 @@
-"""What a run leaves on disk: weights with their description, checkpoint, CSV. All atomic."""
+"""What a run leaves on disk: weights with their description, checkpoint, CSV.
+
+A file is replaced at once or not at all. To a CSV rows are appended; what is torn of the last is
+left out.
+"""
 
 import contextlib
 import glob

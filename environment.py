@@ -369,7 +369,7 @@ class Screen(gym.Wrapper):
 
     `action_meanings` are the names of the actions; `fire_action` is the index of FIRE if the game
     does not start without it, else None: whoever plays presses it, the environment never does.
-    `game_config` says both crops and `fire`, as descriptions and evaluations do.
+    `game_config` says both crops, `fire` and `flicker`, as descriptions and evaluations do.
     An end of the game that falls on the time limit is `terminated` alone.
     """
 

@@ -348,7 +348,6 @@ class Driver:
 
     def table(self) -> Table:
         """One line for each game and variant: which seeds are where."""
-        self.follow()
         table = Table(title=self.summary(), title_justify="left", title_style="")
         for column in ("game", "variant", "seed: agent steps, score of training games"):
             table.add_column(column)

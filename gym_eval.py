@@ -396,7 +396,7 @@ def introduce(path: Path, agent: Agent, env_id: str) -> list[str]:
     description = agent.description
     lines = checkpoint.introduce(path, description, env_id)
     shipped = checkpoint.PUBLISHED / path.name
-    if shipped.exists() and path.resolve() != shipped.resolve():
+    if shipped.exists() and not path.resolve().is_relative_to(checkpoint.PUBLISHED.resolve()):
         lines[0] += "; --published plays the shipped ones"
     if not description:
         lines.append("no description beside it: each game starts a normaliser of its own")

@@ -81,7 +81,8 @@ def watch(
     """
     server, args = run.server, run.args
     started, last = time.monotonic(), Snapshot.of(server)
-    same_policy = SamePolicy(server.steps)
+    samples = args.envs_per_worker * min(args.distributed_step_size or [args.num_steps])
+    same_policy = SamePolicy(server.steps, samples)
     next_report = math.inf  # until the first update
     while True:
         processes.wait(0.2)

@@ -11,6 +11,7 @@ import options
 from hogwild import Hogwild
 from monitor import Figures
 from run import Run
+from schedule import value_at
 from utils import available_cores, count, format_time, memory_limit, points
 
 
@@ -119,6 +120,10 @@ def what_next(run: Run) -> list[str]:
         resume += ["--machines", str(args.machines)]
     if args.driver_workers is not None:
         resume += ["--driver-workers", str(args.driver_workers)]
+    if args.plain:
+        resume += ["--plain"]
+    if value_at(args.lr, server.steps, args.schedule_steps) == 0:
+        resume += ["--lr", "RATE"]  # it stays 0 otherwise
     play = [*given("save_model_dir", "--load-model-dir"), *logs]
     play += given("env_config", "--env-config")
     go_on = f"continue:      {command('main.py', '--resume', *resume)}"

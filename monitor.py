@@ -24,7 +24,7 @@ from torch import nn
 from environment import OBS_SHAPE
 from hogwild import COUNTS, OF_GAMES, OF_UPDATES, Hogwild
 
-TENSORBOARD_SECONDS = 10  # between points of a curve
+CURVE_SECONDS = 10  # between points of a curve, TensorBoard's or a tracker's
 ROOM_BYTES = 2**16  # that a disk which was full must take before another file is begun
 PROJECT = "a3c-lstm"  # that the runs belong to in a tracker
 
@@ -88,9 +88,13 @@ class Figures(NamedTuple):
 
 
 class SamePolicy:
-    """Notices a policy that hardly differs between observations, by the SIGNS of that."""
+    """Notices a policy that hardly differs between observations, by the SIGNS of that.
 
-    def __init__(self, steps: int):
+    steps: agent steps of the run so far.  samples: observations of an update, the fewest.
+    """
+
+    def __init__(self, steps: int, samples: int):
+        self.seen = samples > 1  # what is one has no deviation
         self.since = dict.fromkeys(SIGNS, steps)  # agent step from which on each of them holds
         self.said = False
 
@@ -99,7 +103,7 @@ class SamePolicy:
 
         figures: since the last call, of a run that is now at so many agent steps.
         """
-        if math.isnan(figures.policy_deviation):  # there was no update
+        if not self.seen or math.isnan(figures.policy_deviation):  # nan: there was no update
             return 0
         for sign in SIGNS:
             if not (figures.policy_deviation < sign.deviation and figures.cell >= sign.cell):
@@ -137,7 +141,7 @@ class Curves:
         self.evaluations = 0
 
     def new(self, last: bool = False) -> list[tuple[int, dict[str, float]]]:
-        """Agent step and values by name: of each new evaluation, and every TENSORBOARD_SECONDS.
+        """Agent step and values by name: of each new evaluation, and every CURVE_SECONDS.
 
         last: all that is left.
         """
@@ -145,7 +149,7 @@ class Curves:
         found = [(steps, {"evaluation/score": score}) for steps, score in evaluated]
         now = Snapshot.of(self.server)
         learned = now.totals["updates"] > self.last.totals["updates"]
-        if learned and (last or now.second - self.last.second >= TENSORBOARD_SECONDS):
+        if learned and (last or now.second - self.last.second >= CURVE_SECONDS):
             points = _training_points(Figures.between(self.last, now))
             found.append((self.server.steps, points))
             self.last = now

@@ -6,6 +6,7 @@ Of main.py also the recipes behind the defaults and what --resume keeps.
 import argparse
 import difflib
 import functools
+import math
 import operator
 import re
 import shlex
@@ -27,7 +28,7 @@ from environment import (
     picture,
     read_config,
 )
-from schedule import is_schedule, needs_length, number_or_schedule
+from schedule import is_schedule, needs_length, number_or_schedule, value_at
 from utils import (
     LineParser,
     add_truth,
@@ -67,6 +68,7 @@ OF_EXPERIMENT += ("max_minutes", "target_score", "ray", "machines", "driver_work
 # Of a session of main.py, not of its run.
 OF_SESSION = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
 OF_SESSION += ("plain", "ray", "machines", "driver_workers")
+SCHEDULED = ("lr", "gamma", "entropy_coef")  # may be schedules
 
 
 def build_parser() -> LineParser:
@@ -799,6 +801,7 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     saved |= {k: v for k, v in both.items() if k not in given}
     if is_schedule(saved.get("lr")) and "lr" in given and not is_schedule(given["lr"]):
         del saved["anneal_steps"]  # 0, as a schedule stood in its place: the recipe says it now
+    _renew_length(saved, given, resumed["steps"])
     parser.set_defaults(**{name: value for name, value in saved.items() if name in actions})
     args = parser.parse_args(argv)
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
@@ -807,11 +810,41 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
                 f"{path}: the run has {_option(name)} {saved.get(name)}; that cannot change"
             )
     args = _with_target(argv, complete(args))
-    if args.max_steps and args.max_steps <= resumed["steps"]:
+    steps = resumed["steps"]
+    if args.max_steps and args.max_steps <= steps:
+        raise ValueError(f"{path}: the run is at {steps} agent steps; give a larger --max-steps")
+    # Only the last value of a schedule may be 0. What its run was begun with may say that.
+    new = "lr" in given or steps >= (saved.get("max_steps") or math.inf)
+    if new and value_at(args.lr, steps, args.schedule_steps) == 0:
         raise ValueError(
-            f"{path}: the run is at {resumed['steps']} agent steps; give a larger --max-steps"
+            f"{path}: the run is at {steps} agent steps, from where on its learning rate "
+            f"({args.lr}) is 0; give another --lr, or more --schedule-steps"
         )
     return args
+
+
+def _renew_length(saved: dict, given: dict, steps: int) -> None:
+    """Shares of a new schedule are of a new --max-steps, or of the saved length if not yet over.
+
+    ValueError: a saved schedule has shares of that length.
+    """
+    if "schedule_steps" in given:
+        return
+    if "max_steps" not in given and steps < (saved.get("schedule_steps") or 0):
+        return
+    kept = {name: value for name, value in saved.items() if name not in given}
+    new, old = (
+        [name for name in SCHEDULED if needs_length(values.get(name, 0.0))]
+        for values in (given, kept)
+    )
+    if not new:
+        return
+    if old:
+        raise ValueError(
+            f"{_option(new[0])} has shares of a run, and those of {_option(old[0])} are of "
+            f"{saved['schedule_steps']} agent steps; give --schedule-steps for both"
+        )
+    saved["schedule_steps"] = None
 
 
 def unlike(saved: dict, argv: Sequence[str], weights: str | None) -> str:
@@ -876,7 +909,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
             raise ValueError(
                 f"{option} belongs to Adam; leave it out with --optimizer {args.optimizer}"
             )
-    if any(map(needs_length, (args.lr, args.gamma, args.entropy_coef))):
+    if any(needs_length(given[name]) for name in SCHEDULED):
         args.schedule_steps = args.schedule_steps or args.max_steps
         if args.schedule_steps is None:
             raise ValueError("a schedule by shares of a run wants --max-steps or --schedule-steps")

@@ -159,7 +159,6 @@ class Player:
         game = self.games[row]
         game.start(seed)
         self.steps += game.length
-        self.obs = self.obs.clone()  # a gradient may still need the old one
         self.obs[row, 0] = torch.from_numpy(game.observation())
         self._forget(torch.arange(len(self.games)) == row)
 

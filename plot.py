@@ -30,7 +30,9 @@ from utils import LineParser, add_truth, count, finite_float, points, positive_i
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Of evaluations and of training games; the second pair for the runs after the last colour.
-DASHES = (("-", (0, (4, 1.5))), ((0, (6, 1, 1, 1)), (0, (1, 1))))
+DASHES = (  # of evaluations, of training games
+    ("-", (0, (4, 1.5))), ((0, (6, 1, 1, 1)), (0, (1, 1))), ((0, (8, 2)), (0, (2, 2))),
+)  # fmt: skip
 FORMATS = ("png", "svg", "pdf")
 UNITS = {"steps": "agent steps (millions)", "hours": "training time (hours)"}
 MEANS_HEADER = ("run", "agent_steps", "games", "mean_score")  # of benchmarks/curves
@@ -252,7 +254,8 @@ def draw(args: argparse.Namespace, runs: Sequence[Curves]):
                 x, scores, run.evaluations[:, 3], fmt=".", color=colour, ecolor=(colour, 0.35)
             )
             axes.plot(x, running_mean(scores, args.smooth), linestyle=solid, color=colour)
-        legend.append(Line2D([], [], color=colour, linewidth=4, label=_literal(run.label)))
+        name = _literal(run.label)
+        legend.append(Line2D([], [], color=colour, linestyle=solid, linewidth=4, label=name))
     for name, score in args.reference:
         axes.axhline(score, color="#555555", linestyle=":", linewidth=1)
         axes.annotate(

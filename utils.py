@@ -1,7 +1,7 @@
 """Small helpers: seeds, options, logging and times.
 
-Imported before all packages by the scripts, so that it can fix the number of threads and find the
-place of a process' title.
+Imported before torch by the scripts that train and play, so that it can fix the number of threads
+and find the place of a process' title.
 """
 
 import os

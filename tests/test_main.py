@@ -217,6 +217,16 @@ def test_the_end_of_a_run_says_what_the_best_weights_are(trained, monkeypatch):
     assert "--last" in last
 
 
+def test_what_next_says_when_plain_pytorch_computed_and_when_the_rate_has_come_to_zero(tmp_path):
+    model = ("--hidden-size", "16", "--save-model-dir", str(tmp_path), "--log-dir", str(tmp_path))
+    schedule = ("--lr", "1e-3@0%,0@100%", "--max-steps", "900")
+    run = Run(*load_options([*model, *schedule, "--plain"]))
+    run.save(last=True)
+    assert not any("RATE" in line for line in what_next(run))
+    run.server.report(0, steps=900)
+    assert what_next(run)[1].endswith("--max-steps none --plain --lr RATE")
+
+
 # Gigabytes that were measured, see benchmarks/README.md.
 MEASURED = {"1x1": 0.90, "2x1": 0.94, "8x1": 1.93, "32x1": 5.43, "2x8": 1.18, "2x16": 1.35}
 

@@ -97,7 +97,7 @@ def test_the_time_until_the_first_step_slows_no_speed(monkeypatch):
 )
 def test_a_policy_that_hardly_differs_is_said_by_what_its_lstm_is_like(deviation, cell, said_at):
     server, _, _ = make_server()
-    policies, last, said = SamePolicy(server.steps), Snapshot.of(server), {}
+    policies, last, said = SamePolicy(server.steps, 160), Snapshot.of(server), {}
     for _ in range(18):
         server.report(0, steps=50_000, updates=1, policy_deviation=deviation, cell=cell)
         now = Snapshot.of(server)
@@ -109,7 +109,7 @@ def test_a_policy_that_hardly_differs_is_said_by_what_its_lstm_is_like(deviation
 
 def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
     server, _, _ = make_server()
-    policies, last = SamePolicy(server.steps), Snapshot.of(server)
+    policies, last = SamePolicy(server.steps, 160), Snapshot.of(server)
     said = []
     for deviation in (3e-2, *[1e-6] * 12, 3e-2, *[1e-6] * 3, math.nan, *[1e-6] * 6):
         updates = 0 if math.isnan(deviation) else 4
@@ -143,13 +143,21 @@ def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
     ],
 )
 def test_a_death_is_said_once_however_its_signs_follow_each_other(sequence, expected):
-    policies, said = SamePolicy(0), {}
+    policies, said = SamePolicy(0, 160), {}
     empty = Figures._make([math.nan] * len(Figures._fields))
     for n, (deviation, cell) in enumerate(sequence, 1):
         figures = empty._replace(policy_deviation=deviation, cell=cell)
         if steps := policies.check(50_000 * n, figures):
             said[50_000 * n] = steps
     assert said == expected
+
+
+def test_the_policy_of_one_observation_is_no_policy_that_does_not_differ():
+    server, _, _ = make_server()
+    many, one, first = SamePolicy(0, 2), SamePolicy(0, 1), Snapshot.of(server)
+    server.report(0, steps=300_000, updates=1, policy_deviation=0.0, cell=0.5)
+    figures = Figures.between(first, Snapshot.of(server))
+    assert (many.check(300_000, figures), one.check(300_000, figures)) == (300_000, 0)
 
 
 def read_events(folder) -> EventAccumulator:
@@ -185,7 +193,7 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
     tmp_path, monkeypatch
 ):
     """The second one goes on from a checkpoint before the last evaluations, and has none yet."""
-    monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
+    monkeypatch.setattr(monitor, "CURVE_SECONDS", 0)
     for first_step, evaluations in ((0, 5), (300, 0), (300, 1)):
         server, model, weights = make_server(first_step)
         board = TensorBoard(tmp_path / "Pong-v0", server, model, weights, {})
@@ -224,7 +232,7 @@ def test_the_last_update_leaves_nothing_out(tmp_path):
     server, model, weights = make_server()
     board = TensorBoard(tmp_path, server, model, weights, {})
     server.report(0, steps=100, updates=1, entropy=1.25, learning_rate=0.5)
-    board.update(last=True)  # TENSORBOARD_SECONDS are not over
+    board.update(last=True)  # CURVE_SECONDS are not over
     for name, value in (("policy/entropy", 1.25), ("gradient/learning rate", 0.5)):
         (event,) = read_events(tmp_path).Scalars(name)
         assert (event.step, event.value) == (100, value)
@@ -260,7 +268,7 @@ def full_disk():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_costs_the_curves_no_point_and_gets_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
+    monkeypatch.setattr(monitor, "CURVE_SECONDS", 0)
     server, model, weights = make_server()
     board = TensorBoard(tmp_path, server, model, weights, {})
     expected = []
@@ -283,7 +291,7 @@ def test_a_full_disk_costs_the_curves_no_point_and_gets_one_file(tmp_path, monke
 
 @pytest.mark.parametrize("method", ["add_scalar", "add_graph"])
 def test_what_cannot_be_written_costs_the_curves_no_more_than_that(tmp_path, monkeypatch, method):
-    monkeypatch.setattr(monitor, "TENSORBOARD_SECONDS", 0)
+    monkeypatch.setattr(monitor, "CURVE_SECONDS", 0)
     server, model, weights = make_server()
     board = TensorBoard(tmp_path, server, model, weights, {})
 

@@ -191,6 +191,7 @@ def test_each_run_has_its_own_look_and_name(csv, training, tmp_path):
     lines = figure(*others).lines
     assert len(looks(lines[0::3])) == len(looks(lines[2::3])) == 8
     assert len(looks([*lines[0::3], *lines[2::3]])) == 16
+    assert len(looks(figure(*others).figure.legends[0].get_lines()[:8])) == 8
     assert len(set(legend(*others))) == 8 + 2
     assert legend(others[0], others[1], "--label", "seed 1", "--label", "seed 2")[:2] == [
         "seed 1", "seed 2"

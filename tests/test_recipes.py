@@ -61,6 +61,45 @@ def test_a_schedule_is_the_same_on_the_command_line_and_in_a_file_and_after_resu
             assert at_shares(resumed(args, "--max-steps", limit)) == at_shares(args)
 
 
+def test_shares_that_a_resumed_run_is_given_are_of_its_new_length():
+    args = load("--lr", "1e-3@0%,0@100%", "--max-steps", "4000")
+    again = resumed(args, "--lr", "1e-3@0%,1e-4@50%,0@100%", "--max-steps", "8000")
+    assert train.scheduled(again, 4000)[0] == pytest.approx(1e-4)
+    for given, length in (((), 4000), (("--schedule-steps", "3000"), 3000)):
+        again = resumed(args, "--lr", "1e-3@0%,1e-4@100%", *given)
+        assert train.scheduled(again, length)[0] == pytest.approx(1e-4)
+    given = ("--lr", "1e-3@0%,0@100%", "--max-steps", "8000", "--schedule-steps", "6000")
+    assert train.scheduled(resumed(args, *given), 3000)[0] == pytest.approx(5e-4)
+
+
+def test_shares_of_two_lengths_are_refused():
+    args = load("--gamma", "0.9@0%,1@100%", "--max-steps", "4000")
+    told = r"--lr has shares of a run, and those of --gamma are of 4000 agent steps; give --sch"
+    with pytest.raises(ValueError, match=told):
+        resumed(args, "--lr", "1e-3@0%,0@100%", "--max-steps", "8000")
+
+
+def test_a_run_does_not_go_on_with_a_rate_of_zero():
+    args = load("--lr", "1e-3@0%,0@100%", "--max-steps", "4000")
+    for steps, given, refused in (
+        (4000, ("--max-steps", "none"), True),
+        (4000, ("--max-steps", "none", "--schedule-steps", "8000"), False),
+        (4000, ("--max-steps", "none", "--lr", "1e-4"), False),
+        (4000, ("--max-steps", "none", "--lr", "1e-4@0,0@2k"), True),
+        (3000, ("--lr", "1e-4@0,0@2k"), True),
+        (3000, (), False),
+    ):
+        run = Run(args, None)
+        run.server.report(0, steps=steps)
+        run.finished_games.collect()
+        run.save()
+        if refused:
+            with pytest.raises(ValueError, match=f"at {steps} agent steps, from where on its le"):
+                load_options(["--resume", *given])
+        else:
+            load_options(["--resume", *given])
+
+
 def test_schedule_steps_moves_a_schedule_by_shares_and_no_other():
     for places, same in (("shares", 2000), ("steps", 1000)):
         args = load("--lr", SCHEDULES[places][0], "--max-steps", "4000")
