@@ -45,7 +45,6 @@ from utils import (
     positive_time,
     seed_int,
     share,
-    true_or_false,
     unit_interval,
 )
 
@@ -370,13 +369,13 @@ def build_eval_parser() -> LineParser:
         "-ne", "--num-episodes", type=few_int, default=100, metavar="N",
         help="games to play",
     )
-    evaluation.add_argument(
-        "--greedy", type=true_or_false, nargs="?", const=True, metavar="True|False",
+    add_truth(
+        evaluation, "--greedy", default=None,
         help="take the most probable action (default: the policy that the weights were chosen "
         "for); together with --stochastic or --epsilon each of them plays all games",
     )
-    evaluation.add_argument(
-        "--stochastic", type=true_or_false, nargs="?", const=True, metavar="True|False",
+    add_truth(
+        evaluation, "--stochastic", default=None,
         help="draw actions from the policy (default: likewise)",
     )
     evaluation.add_argument(

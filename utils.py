@@ -66,7 +66,7 @@ class LineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def add_truth(group, *names: str, default: bool, help: str) -> None:
+def add_truth(group, *names: str, default: bool | None, help: str) -> None:
     """Add an option with a truth value, given bare or with True or False."""
     group.add_argument(
         *names, type=true_or_false, nargs="?", const=True, default=default,
