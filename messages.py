@@ -51,11 +51,11 @@ def slow(because: str) -> str:
 def too_little_memory(args: argparse.Namespace) -> str:
     """A line if all processes together may need more than there is; empty if there is enough.
 
-    The figures are from benchmarks/README.md: for all, for a worker, for a step of a game.
+    Figures for all, for a worker and for a step of a game, near what benchmarks/README.md has.
     """
     samples = (max(args.distributed_step_size or [args.num_steps]) + 1) * args.envs_per_worker
     workers = options.workers_here(args)
-    needed = 0.6e9 + workers * (150e6 + 0.65e6 * samples)
+    needed = 0.55e9 + workers * (55e6 + 0.5e6 * samples)
     limit = memory_limit()
     if needed <= limit:
         return ""
