@@ -106,6 +106,11 @@ def test_an_agent_presses_fire_when_a_life_begins_and_asks_the_network_otherwise
     np.testing.assert_array_equal(agent.policy, first)
     agent.act(obs, info | {"lives": lives - 1})
     assert (agent.policy != first).any()
+    agent.reset()
+    for lost in range(FIRE_PRESSES):  # what is lost meanwhile does not count
+        assert agent.act(obs, info | {"lives": lives - lost}) == agent.fire_action
+    agent.act(obs, info | {"lives": lives - FIRE_PRESSES})
+    assert agent.policy is not None
 
 
 def test_policy_and_value_are_those_of_the_network():

@@ -25,9 +25,12 @@ import torch
 import checkpoint
 import test as test_module
 from checkpoint import Files
+from environment import Normalizer
 from hogwild import Hogwild
 from model import A3Clstm, flatten_parameters
+from player import play_games
 from shared_optim import SharedAdam
+from utils import TEST, game_seed
 
 # ---------------------------------------------------------------------------------------------
 # The commit
@@ -634,6 +637,7 @@ class Planned(gym.Env):
     def reset(self, *, seed=None, options=None):
         self.number = self.run.started  # of the game, over all evaluations
         self.run.started += 1
+        self.run.seeds.append(seed)
         self.run.actions.append([])
         self.time = 0
         return np.full((80, 80), 90, np.uint8), {"lives": 3}
@@ -663,6 +667,7 @@ class Evaluations:
         self.during: Callable[[int, int], None] = lambda game, time: None
         self.started = self.finished = 0
         self.actions: list[list[int]] = []
+        self.seeds: list[int] = []
         self.policy = "greedy"
         self.args = Namespace(
             seed=1, hidden_size=4, count_lives=True, eval_episodes=PER_EVALUATION,
@@ -819,8 +824,8 @@ def test_save_max_keeps_every_new_best_beside_the_current_one(tmp_path, save_max
 
 def test_weights_that_have_diverged_are_never_the_best(tmp_path):
     """Finite ones, whose values or gradients are not; however well they happen to play."""
-    run = Evaluations(tmp_path, same_scores(1, 2, 3, 4))
-    weights = {1: 1.0, 2: 1e30, 3: math.nan}  # of evaluation 1, ...
+    run = Evaluations(tmp_path, same_scores(1, 2, 3, 4, 5))
+    weights = {1: 1.0, 2: 1e30, 3: 1e10, 4: math.nan}  # of evaluation 1, ...; 1e10: the gradient
 
     def during(game, time):
         following = weights.get(game // PER_EVALUATION + 1)
@@ -905,6 +910,30 @@ def test_one_set_of_weights_plays_whole_games_over_lost_lives(tmp_path):
     first, second = run.actions[:PER_EVALUATION], run.actions[PER_EVALUATION:]
     assert first == [[1] * 6] * PER_EVALUATION
     assert second == [[2] * 6] * PER_EVALUATION
+
+
+def test_no_evaluation_plays_the_games_of_another_or_of_an_earlier_session(tmp_path):
+    seeds = evaluated(tmp_path, 1, 2).seeds + evaluated(tmp_path, 3).seeds
+    assert len(set(seeds)) == len(seeds) == 3 * PER_EVALUATION
+
+
+@pytest.mark.parametrize("count_lives", [True, False])
+def test_what_is_saved_plays_the_games_of_its_evaluation_again(tmp_path, count_lives):
+    """As gym_eval.py would: the normaliser stays as it was, the memory of a life ends or not."""
+    run = Evaluations(tmp_path, [(1.0, 30), (2.0, 20)])
+    run.args.count_lives = count_lives
+    with torch.no_grad():
+        run.model.actor_linear.weight *= 1000
+        run.model.lstm.weight_hh *= 7
+    run.server.parameter.data.copy_(run.weights)
+    run.play()
+    again = Evaluations(tmp_path, run.plan)
+    again.weights.copy_(run.best()[0])
+    normalizer = Normalizer(np.array([*run.best()[1]["normalizer"].values()]), frozen=True)
+    seeds = [game_seed(1, TEST, i) for i in range(PER_EVALUATION)]
+    list(play_games(again.model, lambda seed: Planned(again), seeds, normalizer, count_lives))
+    assert (again.actions, again.seeds) == (run.actions, run.seeds)
+    assert len(set(run.actions[0])) > 1
 
 
 def test_the_description_says_what_evaluation_must_know(tmp_path):
@@ -1087,6 +1116,29 @@ def test_the_pause_is_the_interval_or_by_the_length_of_the_evaluation(
     run.during = during
     run.play()
     assert sum(slept) == expected
+
+
+def test_the_test_process_seems_to_hang_neither_in_a_game_nor_while_it_waits(tmp_path, monkeypatch):
+    run = Evaluations(tmp_path, same_scores(1, 2))
+    run.args.eval_interval = 1.0
+    run.server.figures["updates"].zero_()
+    now, beats = [0.0], []
+
+    def sleep(duration):
+        now[0] += 0.5
+        run.server.figures["updates"][1] = 1
+        beats.append(float(run.server.evaluation["beats"]))
+
+    def during(game, time):
+        now[0] += 0.1
+        if game % PER_EVALUATION == 0:
+            beats.append(float(run.server.evaluation["beats"]))
+
+    monkeypatch.setattr(test_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(test_module.time, "sleep", sleep)
+    run.during = during
+    run.play()
+    assert len(set(beats)) == len(beats) == 1 + 2 + 2 + 2  # the start, a game, the pause, a game
 
 
 def test_a_stop_during_the_pause_ends_at_once(tmp_path):

@@ -498,10 +498,10 @@ class Link:
 
         return answer
 
-    def exchanger(self, machine: int, **arguments):
+    def exchanger(self, machine: int, workers: int = 1, **arguments):
         from exchange import Exchanger, Messages
 
-        hogwild = Hogwild(torch.zeros(CHANGES), SharedAdam, 1, several_machines=True)
+        hogwild = Hogwild(torch.zeros(CHANGES), SharedAdam, workers, several_machines=True)
         games = FinishedGames(hogwild) if machine != DRIVER else None
         return Exchanger(
             machine, hogwild, torch.nn.Linear(1, 1), 1, self, None, lambda: 1, Messages(),
@@ -514,6 +514,18 @@ def finish_games(hogwild: Hogwild, number: int, rank: int = 0) -> None:
     for _ in range(number):
         hogwild.report_game(rank, float(hogwild.figures["games"][rank]), 1, steps=1)
         hogwild.report(rank, steps=1)
+
+
+def test_a_machine_sends_the_mean_of_the_normalizers_of_its_workers_that_have_begun(
+    ray, monkeypatch
+):
+    link = Link(ray, monkeypatch)
+    one, other = link.exchanger(1, workers=3), link.exchanger(2)
+    for row, numbers in {0: (100, 4, 1), 2: (300, 8, 3), 3: (50, 7, 7)}.items():  # 3: all others
+        one.hogwild.normalizers[row] = torch.tensor(numbers)
+    one.report()
+    other.report()
+    assert other.hogwild.normalizers[-1].tolist() == [200, 6, 2]
 
 
 @pytest.fixture
@@ -691,9 +703,7 @@ def test_two_machines_learn_recall_for_a_third_and_count_together(machines):
     assert [line for line in run.lines if "lost" in line or "died" in line] == []
 
 
-def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(
-    machines, monkeypatch
-):
+def test_two_machines_learn_recall_though_the_server_and_one_of_them_die(machines, monkeypatch):
     """Both stand still, too; in the end one has other packages, and may no longer take part."""
     machines(2)
     import ray
@@ -870,9 +880,7 @@ def test_a_cluster_of_ones_own_has_room_for_the_names_of_its_sockets(
         ("127.0.0.1:1", "RAY_ADDRESS 127.0.0.1:1: no Ray cluster answers there"),
     ],
 )
-def test_a_wrong_address_in_the_environment_is_said_to_be_from_there(
-    monkeypatch, address, message
-):
+def test_a_wrong_address_in_the_environment_is_said_to_be_from_there(monkeypatch, address, message):
     monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": address})
     with pytest.raises(ValueError, match=f"^{message}"):
         connection.find("", None)

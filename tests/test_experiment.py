@@ -353,6 +353,36 @@ def test_a_run_that_a_stop_meets_before_it_can_save_has_not_failed(tmp_path, cap
     assert capsys.readouterr().out == "Pong-v0 base seed 1 stopped at agent step 0\n"
 
 
+def test_the_table_says_where_each_seed_is(tmp_path):
+    done, failed, stopped, waiting = (Member("Pong-v0", "base", seed, []) for seed in (1, 2, 3, 4))
+    finish(done, tmp_path)
+    for member, steps in ((failed, 20), (stopped, 30)):
+        member.folder(tmp_path).mkdir(parents=True)
+        rows = [(2.0 * steps, steps, -1.0, steps)]
+        checkpoint.append_csv(member.files(tmp_path).training_csv, rows)
+    members = [done, failed, stopped, waiting]
+    driver = experiment.Driver(Experiment(tmp_path, 100, members), 1, StopSignal(), quiet=True)
+    driver.failed[str(failed)] = "exit code 1"
+    [seeds] = driver.table().columns[-1].cells
+    assert seeds == "1: done, 2.0,  2: failed, -1.0,  3: waits at 30 %, -1.0,  4: waits"
+    assert driver.table().title.startswith("1 of 4 runs finished, 0 at work, 1 failed, about ")
+
+
+@pytest.mark.parametrize(("jobs", "steps"), [(1, 90 + 100 + 20), (2, 105), (3, 100)])
+def test_the_time_left_is_that_of_the_longest_run_or_of_all_that_share_the_jobs(
+    tmp_path, jobs, steps
+):
+    """After 10, 0 and 80 of 100 agent steps; what is finished or has failed has nothing left."""
+    members = [Member("Pong-v0", "base", seed, []) for seed in range(1, 6)]
+    driver = experiment.Driver(Experiment(tmp_path, 100, members), jobs, StopSignal(), quiet=True)
+    assert "left" not in driver.summary()  # nothing is known yet
+    members[3].steps, members[3].seconds = 100, 60.0
+    driver.failed[str(members[4])] = "exit code 1"
+    for member, done, seconds in zip(members, (10, 0, 80, 100, 10), (5, 0, 9, 60, 26), strict=True):
+        driver.notes[str(member)] = (float(seconds), done, 0.0)  # in all 100 seconds for 200 steps
+    assert driver.seconds_left() == steps / 2
+
+
 def test_ctrl_c_while_it_loads_is_no_success(tmp_path):
     code = (
         "import runpy, sys, time, options\n"

@@ -178,8 +178,11 @@ def test_scores_do_not_depend_on_the_number_of_workers_and_the_summary_is_right(
     log = (logs / "Skiing-v0_mon_log").read_text()
     expected = f"5 games, mean {found[0]['mean']:.4f} ± {found[0]['standard_error']:.4f} "
     assert expected in log
-    games = re.findall(r"game (\d+), reward sum: (\S+),", log)
-    assert {int(index): float(score) for index, score in games} == dict(enumerate(scores.tolist()))
+    games = re.findall(r"game (\d+), reward sum: (\S+), .*, reward mean: (\S+)", log)
+    assert {int(i): float(score) for i, score, _ in games} == dict(enumerate(scores.tolist()))
+    so_far = [float(score) for _, score, _ in games]
+    means = [sum(so_far[:n]) / n for n in range(1, 6)]
+    assert [float(mean) for *_, mean in games] == pytest.approx(means, abs=1e-4)
     assert run(models, tmp_path / "seed", *options, "--seed", "8") == 0
     assert summary(tmp_path / "seed", "Skiing-v0")["scores"] != found[0]["scores"]
 
@@ -412,6 +415,14 @@ def test_a_stop_in_the_middle_leaves_the_last_complete_summary(models, tmp_path,
     assert gym_eval.main(command_line(models, tmp_path, *SHORT), stopped) == 130
     assert (tmp_path / "Pong-v0_eval.json").read_bytes() == before
     assert capsys.readouterr().err == ""
+
+
+def test_a_stop_begins_no_other_policy(models, tmp_path, capsys):
+    stopped = StopSignal()
+    stopped.received = True
+    policies = ("--greedy", "--stochastic")
+    assert gym_eval.main(command_line(models, tmp_path, *SHORT, *policies), stopped) == 130
+    assert re.findall(r" : (\w+) actions", capsys.readouterr().out) == ["greedy"]
 
 
 def test_ctrl_c_while_it_loads_ends_it_at_once_and_leaves_nothing(models, tmp_path):

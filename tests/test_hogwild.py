@@ -28,6 +28,17 @@ def test_the_normalizer_of_a_resumed_run_is_there_before_another_machine_reports
     assert server.normalizer().tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("num_optimizers", [1, 3])
+def test_as_much_shared_memory_is_asked_for_as_the_large_tensors_take(monkeypatch, num_optimizers):
+    asked = []
+    monkeypatch.setattr(hogwild, "require_shared_memory", asked.append)
+    server = Hogwild(torch.zeros(1000), SharedAdam, 3, num_optimizers, several_machines=True)
+    shared = [server.parameter, server.finished.values]
+    for optimizer in server.optimizers:
+        shared += optimizer.state[server.parameter].values()
+    assert asked == [sum(tensor.nbytes for tensor in shared)]
+
+
 class Delayed:
     """A tensor whose writes wait in `writes`, in their order."""
 

@@ -450,6 +450,26 @@ def test_nothing_is_saved_while_the_newest_gradient_of_a_worker_is_not_finite(tr
     assert run.files.log.read_text().count("cannot save: the training has diverged") == 1
 
 
+def test_an_evaluation_that_ends_during_a_save_is_in_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(*load_options([*SMALL, "--quiet"]))
+    make_folders("trained_models", "logs")
+    run.server.report(0, steps=100, updates=1)
+    write, written = checkpoint.write_atomically, []
+
+    def write_slowly(path, content):
+        if not written:
+            run.server.count_evaluation(100, 5.0)
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", write_slowly)
+    run.server.count_evaluation(50, 3.0)
+    for _ in range(3):
+        run.save_when_due(logging.getLogger("unused"))
+    assert written == [run.files.checkpoint] * 2
+
+
 def test_a_stop_while_the_disk_is_full_is_one_line_about_what_is_there(
     trained, monkeypatch, capsys
 ):
@@ -600,9 +620,7 @@ def test_a_log_that_cannot_be_opened_is_one_line_and_leaves_all_files_as_they_we
     assert after == before
 
 
-def test_a_resumed_run_with_less_than_a_rollout_left_comes_to_its_end(
-    trained, monkeypatch, capsys
-):
+def test_a_resumed_run_with_less_than_a_rollout_left_comes_to_its_end(trained, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     path = Path("trained_models/Pong-v0.ckpt")
     before = checkpoint.load_checkpoint(path)

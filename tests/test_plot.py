@@ -3,6 +3,7 @@
 import csv as csv_module
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 import checkpoint
 import plot
-from scores import Experiment, Member
+from scores import ENOUGH_SEEDS, Experiment, Member
 
 CURVES = sorted(Path(plot.__file__).parent.glob("benchmarks/curves/*.csv"))
 ROWS = [(1800.0, 100_000, -21.0, 1000), (1800.0, 100_000, -19.0, 1100), (3600.0, 200_000, 1.0, 9)]
@@ -401,9 +402,21 @@ def test_a_curve_is_of_finished_runs_or_ends_where_the_first_of_the_others_has_c
 
 def test_a_band_of_few_seeds_says_that_it_is_narrow_and_one_seed_has_none(experiment):
     assert "bootstrap, too narrow with so few seeds" in figure_of(experiment).get_supxlabel()
+    base, low = experiment.members[:3], experiment.members[3]
+    for seed in range(7, 4 + ENOUGH_SEEDS):
+        more = replace(low, seed=seed)
+        shutil.copytree(low.folder(experiment.root), more.folder(experiment.root))
+        experiment.members.append(more)
+    experiment.write()
+    footer = figure_of(experiment).get_supxlabel()
+    assert f"3 to {ENOUGH_SEEDS} seeds" in footer
+    assert "too narrow" in footer
+    for member in base:
+        member.files(experiment.root).training_csv.unlink()
+    assert figure_of(experiment).get_supxlabel().endswith("bootstrap")
     for member in experiment.members:
         if member.seed != 1:
-            member.files(experiment.root).training_csv.unlink()
+            member.files(experiment.root).training_csv.unlink(missing_ok=True)
     assert "band" not in figure_of(experiment).get_supxlabel()
 
 

@@ -204,9 +204,7 @@ class SlowGame:
             self.forget()
 
 
-def slow_returns(
-    rewards, values, next_values, ended, gamma, gae_lambda, reward_ends_return=False
-):
+def slow_returns(rewards, values, next_values, ended, gamma, gae_lambda, reward_ends_return=False):
     """Returns and advantages of one game, by their definitions; all arguments are lists."""
     returns, advantages = [], []
     stops = reward_ends_return  # at a reward
@@ -863,6 +861,22 @@ def test_the_learning_rate_is_that_of_the_step_of_the_whole_run(tmp_path, rate):
     assert len(pushes) == len(rates)
     for (_, _, _, before, gradient, after), rate in zip(pushes, rates, strict=True):
         assert relative_error(after.astype(np.float64) - before, -rate * gradient) < 1e-2
+
+
+def test_no_worker_of_a_resumed_run_and_none_that_replaces_another_plays_its_games_again():
+    seeds, envs = [], 3
+
+    def make(seed: int) -> Scripted:
+        seeds.append(seed)
+        return Scripted(1, SCRIPT)
+
+    # Agent steps before this session, and of the worker that died in it.
+    for first_step, steps in ((0, 0), (40, 0), (0, 41), (40, 41)):
+        server = Hogwild(initial_weights(3, 16), SharedSGD, 1, first_step=first_step)
+        server.report(0, steps=steps)
+        server.stop()
+        train(0, options(hidden_size=16, envs_per_worker=envs, plain=True), server, make)
+    assert len(set(seeds)) == len(seeds) == 4 * envs
 
 
 def test_a_gradient_that_is_not_finite_raises_and_reaches_nobody(tmp_path):
