@@ -317,6 +317,20 @@ def test_the_recipe_is_that_of_the_game_unless_told_otherwise(options, values):
     assert tuple(getattr(args, name) for name in names) == values
 
 
+@pytest.mark.parametrize(
+    ("options", "gamma"),
+    [
+        (("--env", "SpaceInvaders-v0"), "0.99@0,0.99@1M,0.997@2M"),
+        (("--env", "SpaceInvaders-v0", "--envs-per-worker", "1"), 0.99),
+        (("--env", "SpaceInvaders-v0", "--gamma", "0.99"), 0.99),
+        (("--env", "Breakout-v0"), 0.99),
+    ],
+    ids=str,
+)
+def test_gamma_rises_where_that_was_seen_to_help(options, gamma):
+    assert load_options(["--workers", "1", *options])[0].gamma == gamma
+
+
 def test_the_help_says_which_games_have_which_defaults():
     text = " ".join(build_parser().format_help().split())
     assert (
@@ -327,6 +341,10 @@ def test_the_help_says_which_games_have_which_defaults():
     assert (
         "(default: 1.0; 0.95 with several games per worker in PongDeterministic-v4, Breakout, "
         "BeamRider, SpaceInvaders)" in text
+    )
+    assert (
+        "(default: 0.99; 0.99@0,0.99@1M,0.997@2M with several games per worker in SpaceInvaders)"
+        in text
     )
     assert "(default: 40.0; 200.0 with several games per worker)" in text
     assert "(default: 0.0; 0.1 with several games per worker in MsPacman, Seaquest)" in text
