@@ -11,7 +11,7 @@ import options
 from hogwild import Hogwild
 from monitor import Figures
 from run import Run
-from schedule import value_at
+from schedule import is_schedule, value_at
 from utils import available_cores, count, format_time, memory_limit, points
 
 
@@ -23,6 +23,10 @@ def beginning(run: Run) -> list[str]:
         lines.append(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
     lines += [f"{name}: {value}" for name, value in vars(args).items()]
     lines += run.introduction
+    schedules = [name for name in options.SCHEDULED if is_schedule(vars(args)[name])]
+    if args.load and schedules:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in schedules)
+        lines.append(f"--load begins at agent step 0, and so do the schedules of {names}")
     if run.outdated:
         lines.append(f"{run.outdated}; those weights are now {run.set_aside[0][1]}")
     if run.description["policy"] == "sampled":
@@ -123,7 +127,7 @@ def what_next(run: Run) -> list[str]:
     if args.plain:
         resume += ["--plain"]
     if value_at(args.lr, server.steps, args.schedule_steps) == 0:
-        resume += ["--lr", "RATE"]  # it stays 0 otherwise
+        resume += ["--lr", "RATE", "--anneal-steps", "0"]  # it stays 0 otherwise
     play = [*given("save_model_dir", "--load-model-dir"), *logs]
     play += given("env_config", "--env-config")
     go_on = f"continue:      {command('main.py', '--resume', *resume)}"

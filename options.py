@@ -6,7 +6,6 @@ Of main.py also the recipes behind the defaults and what --resume keeps.
 import argparse
 import difflib
 import functools
-import math
 import operator
 import re
 import shlex
@@ -68,6 +67,7 @@ OF_EXPERIMENT += ("max_minutes", "target_score", "ray", "machines", "driver_work
 OF_SESSION = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
 OF_SESSION += ("plain", "ray", "machines", "driver_workers")
 SCHEDULED = ("lr", "gamma", "entropy_coef")  # may be schedules
+FOR_EVER = 2**53  # agent steps
 
 
 def build_parser() -> LineParser:
@@ -178,7 +178,7 @@ def _bare_parser() -> LineParser:
     learning.add_argument(
         "--schedule-steps", type=or_none(positive_int), metavar="N",
         help="agent steps that the shares of schedules are of; none, the default, is --max-steps "
-        "as the run begins",
+        "as the run begins, or as --resume gives a new schedule",
     )
     learning.add_argument(
         "-g", "--gamma", type=number_or_schedule(unit_interval), metavar="G",
@@ -812,12 +812,15 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     steps = resumed["steps"]
     if args.max_steps and args.max_steps <= steps:
         raise ValueError(f"{path}: the run is at {steps} agent steps; give a larger --max-steps")
-    # Only the last value of a schedule may be 0. What its run was begun with may say that.
-    new = "lr" in given or steps >= (saved.get("max_steps") or math.inf)
-    if new and value_at(args.lr, steps, args.schedule_steps) == 0:
+    # Only the last value of a schedule may be 0. What a run was begun with may say so of a part of
+    # it; what is said when it goes on is rather a mistake.
+    new = given.keys() & {"lr", "max_steps", "schedule_steps"}
+    last = max(steps, (args.max_steps or FOR_EVER) - 1)
+    if new and value_at(args.lr, last, args.schedule_steps) == 0:
         raise ValueError(
-            f"{path}: the run is at {steps} agent steps, from where on its learning rate "
-            f"({args.lr}) is 0; give another --lr, or more --schedule-steps"
+            f"{path}: the run is at {steps} agent steps, and its learning rate ({args.lr}) comes "
+            "to 0 before the end; give more --schedule-steps, or another --lr (with --anneal-steps "
+            "0 a number stays as it is)"
         )
     return args
 

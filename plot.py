@@ -29,8 +29,8 @@ from utils import LineParser, add_truth, count, finite_float, points, positive_i
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Of evaluations and of training games; the second pair for the runs after the last colour.
-DASHES = (  # of evaluations, of training games
+# Of evaluations and of training games; the next pair for the runs after the last colour.
+DASHES = (
     ("-", (0, (4, 1.5))), ((0, (6, 1, 1, 1)), (0, (1, 1))), ((0, (8, 2)), (0, (2, 2))),
 )  # fmt: skip
 FORMATS = ("png", "svg", "pdf")

@@ -62,9 +62,12 @@ def main() -> None:
     parser.add_argument("--steps", type=utils.positive_int, default=600, metavar="N")
     parser.add_argument("--seed", type=utils.seed_int, default=3, metavar="S")
     args = parser.parse_args()
+    if args.steps <= EVERY:
+        parser.error(f"every {EVERY}th observation counts: give more than {args.steps} --steps")
     files = [Path(file) for file in args.files]
+    files = files or sorted(checkpoint.PUBLISHED.glob(f"{args.env or '*'}.dat"))
     if not files:
-        files = sorted(checkpoint.PUBLISHED.glob(f"{args.env or '*'}.dat"))
+        parser.error(f"no weights of {args.env} are published")
     print("| weights | conv1 | conv2 | conv3 | conv4 |\n|---|---|---|---|---|")
     begun = set()
     try:

@@ -29,7 +29,7 @@ def processes(session: int) -> dict[str, list[float]]:
         except OSError:
             continue  # it has ended meanwhile
         if int(stat[3]) == session and (pss := re.search(r"^Pss:\s+(\d+)", rollup, re.M)):
-            found.setdefault(title.split()[0].split("\0")[0], []).append(int(pss[1]) / 1024)
+            found.setdefault(title.split()[0].split("\0")[0], []).append(int(pss[1]) * 1024 / 1e6)
     return found
 
 
@@ -57,7 +57,7 @@ def measure(env_id: str, workers: int, envs_per_worker: int, seconds: float) -> 
         if run.returncode or ", saved " not in output:
             raise SystemExit(f"{workers} workers: exit code {run.returncode}\n{output}")
     per_worker = sum(sizes["Train"]) / workers
-    total = sum(map(sum, sizes.values())) / 1024
+    total = sum(map(sum, sizes.values())) / 1e3
     start = f"| {workers} | {envs_per_worker} "
     return start + f"| {per_worker:.0f} | {total:.2f} | {ready:.1f} | {took:.1f} |"
 

@@ -224,7 +224,7 @@ def test_what_next_says_when_plain_pytorch_computed_and_when_the_rate_has_come_t
     run.save(last=True)
     assert not any("RATE" in line for line in what_next(run))
     run.server.report(0, steps=900)
-    assert what_next(run)[1].endswith("--max-steps none --plain --lr RATE")
+    assert what_next(run)[1].endswith("--max-steps none --plain --lr RATE --anneal-steps 0")
 
 
 # Gigabytes that were measured, see benchmarks/README.md.

@@ -13,6 +13,7 @@ import torch
 
 import checkpoint
 import main
+import messages
 from hogwild import Hogwild
 from options import ENVS_PER_WORKER, build_parser, complete, parse, recipe_options
 from processes import START_METHOD
@@ -315,6 +316,15 @@ def test_the_recipe_is_that_of_the_game_unless_told_otherwise(options, values):
     args = load_options(["--workers", "1", *options])[0]
     names = ("lr", "anneal_steps", "tau", "entropy_coef", "max_grad_norm")
     assert tuple(getattr(args, name) for name in names) == values
+
+
+def test_loaded_weights_get_schedules_that_begin_anew_and_the_log_says_so():
+    Path("trained_models").mkdir()
+    build("--env", "Breakout-v0").save(last=True)
+    for given, said in (((), "of --entropy-coef"), (("--entropy-coef", "0.001"), None)):
+        lines = messages.beginning(build("--env", "Breakout-v0", "--load", *given))
+        told = [line for line in lines if line.startswith("--load begins at agent step 0")]
+        assert [line.rsplit("schedules ")[1] for line in told] == ([said] if said else [])
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,11 @@ def at_shares(args: argparse.Namespace) -> list[tuple[float, float, float]]:
 
 
 SCHEDULES = {
-    "steps": ("1e-3@0,5e-4@2k,0@4k", "0.9@0,1@4000", "0.02@1k,0.01@2k"),
-    "shares": ("1e-3@0%,5e-4@50%,0@100%", "0.9@0%,1@100%", "0.02@25%,0.01@50%"),
+    "steps": ("1e-3@0,5e-4@2k,1e-4@4k", "0.9@0,1@4000", "0.02@1k,0.01@2k"),
+    "shares": ("1e-3@0%,5e-4@50%,1e-4@100%", "0.9@0%,1@100%", "0.02@25%,0.01@50%"),
 }
 EXPECTED = [
-    (1e-3, 0.9, 0.02), (7.5e-4, 0.925, 0.02), (5e-4, 0.95, 0.01), (0.0, 1.0, 0.01), (0.0, 1.0, 0.01)
+    (1e-3, 0.9, 0.02), (7.5e-4, 0.925, 0.02), (5e-4, 0.95, 0.01), *[(1e-4, 1.0, 0.01)] * 2,
 ]  # fmt: skip
 
 
@@ -68,8 +68,8 @@ def test_shares_that_a_resumed_run_is_given_are_of_its_new_length():
     for given, length in (((), 4000), (("--schedule-steps", "3000"), 3000)):
         again = resumed(args, "--lr", "1e-3@0%,1e-4@100%", *given)
         assert train.scheduled(again, length)[0] == pytest.approx(1e-4)
-    given = ("--lr", "1e-3@0%,0@100%", "--max-steps", "8000", "--schedule-steps", "6000")
-    assert train.scheduled(resumed(args, *given), 3000)[0] == pytest.approx(5e-4)
+    given = ("--lr", "1e-3@0%,1e-4@100%", "--max-steps", "8000", "--schedule-steps", "6000")
+    assert train.scheduled(resumed(args, *given), 3000)[0] == pytest.approx(5.5e-4)
 
 
 def test_shares_of_two_lengths_are_refused():
@@ -79,14 +79,18 @@ def test_shares_of_two_lengths_are_refused():
         resumed(args, "--lr", "1e-3@0%,0@100%", "--max-steps", "8000")
 
 
-def test_a_run_does_not_go_on_with_a_rate_of_zero():
+def test_a_run_does_not_go_on_to_a_rate_of_zero():
     args = load("--lr", "1e-3@0%,0@100%", "--max-steps", "4000")
     for steps, given, refused in (
         (4000, ("--max-steps", "none"), True),
-        (4000, ("--max-steps", "none", "--schedule-steps", "8000"), False),
+        (4000, ("--max-steps", "8000"), True),
+        (4000, ("--max-steps", "8000", "--schedule-steps", "8000"), False),
+        (4000, ("--max-steps", "9000", "--schedule-steps", "8000"), True),
         (4000, ("--max-steps", "none", "--lr", "1e-4"), False),
         (4000, ("--max-steps", "none", "--lr", "1e-4@0,0@2k"), True),
         (3000, ("--lr", "1e-4@0,0@2k"), True),
+        (3000, ("--max-steps", "none"), True),
+        (3000, ("--schedule-steps", "2000"), True),
         (3000, (), False),
     ):
         run = Run(args, None)
@@ -94,10 +98,15 @@ def test_a_run_does_not_go_on_with_a_rate_of_zero():
         run.finished_games.collect()
         run.save()
         if refused:
-            with pytest.raises(ValueError, match=f"at {steps} agent steps, from where on its le"):
+            with pytest.raises(ValueError, match=f"at {steps} agent steps, and its learning rate"):
                 load_options(["--resume", *given])
         else:
             load_options(["--resume", *given])
+
+
+def test_what_a_run_was_begun_with_may_end_with_a_rate_of_zero():
+    schedule = ("--lr", "1e-3@0%,0@100%", "--schedule-steps", "2000", "--max-steps", "4000")
+    assert resumed(load(*schedule)).schedule_steps == 2000
 
 
 def test_schedule_steps_moves_a_schedule_by_shares_and_no_other():
