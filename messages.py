@@ -55,11 +55,11 @@ def slow(because: str) -> str:
 def too_little_memory(args: argparse.Namespace) -> str:
     """A line if all processes together may need more than there is; empty if there is enough.
 
-    Figures for all, for a worker and for a step of a game, near what benchmarks/README.md has.
+    For all, for a worker and for a step of a game: a little more than benchmarks/README.md has.
     """
     samples = (max(args.distributed_step_size or [args.num_steps]) + 1) * args.envs_per_worker
     workers = options.workers_here(args)
-    needed = 0.55e9 + workers * (55e6 + 0.5e6 * samples)
+    needed = 0.87e9 + workers * (68e6 + 0.5e6 * samples)
     limit = memory_limit()
     if needed <= limit:
         return ""
