@@ -116,6 +116,8 @@ def what_next(run: Run) -> list[str]:
     resume = [*given("save_model_dir", "--save-model-dir"), *logs]
     if server.steps >= server.max_steps:
         resume += ["--max-steps", "none"]
+        if value_at(args.lr, options.FOR_EVER, args.schedule_steps) == 0:
+            resume += ["--lr", "RATE", "--anneal-steps", "0"]  # it would come to 0
     if run.target_reached():
         resume += ["--target-score", "none"]
     if args.ray is not None:
@@ -126,8 +128,6 @@ def what_next(run: Run) -> list[str]:
         resume += ["--driver-workers", str(args.driver_workers)]
     if args.plain:
         resume += ["--plain"]
-    if value_at(args.lr, server.steps, args.schedule_steps) == 0:
-        resume += ["--lr", "RATE", "--anneal-steps", "0"]  # it stays 0 otherwise
     play = [*given("save_model_dir", "--load-model-dir"), *logs]
     play += given("env_config", "--env-config")
     go_on = f"continue:      {command('main.py', '--resume', *resume)}"

@@ -217,14 +217,15 @@ def test_the_end_of_a_run_says_what_the_best_weights_are(trained, monkeypatch):
     assert "--last" in last
 
 
-def test_what_next_says_when_plain_pytorch_computed_and_when_the_rate_has_come_to_zero(tmp_path):
+@pytest.mark.parametrize("length", [(), ("--schedule-steps", "1000")])
+def test_what_next_asks_for_a_rate_where_the_schedule_would_come_to_zero(tmp_path, length):
     model = ("--hidden-size", "16", "--save-model-dir", str(tmp_path), "--log-dir", str(tmp_path))
-    schedule = ("--lr", "1e-3@0%,0@100%", "--max-steps", "900")
+    schedule = ("--lr", "1e-3@0%,0@100%", "--max-steps", "900", *length)
     run = Run(*load_options([*model, *schedule, "--plain"]))
     run.save(last=True)
-    assert not any("RATE" in line for line in what_next(run))
+    assert what_next(run)[1].endswith(f"--log-dir {tmp_path} --plain")  # it is not at its end
     run.server.report(0, steps=900)
-    assert what_next(run)[1].endswith("--max-steps none --plain --lr RATE --anneal-steps 0")
+    assert what_next(run)[1].endswith("--max-steps none --lr RATE --anneal-steps 0 --plain")
 
 
 # Gigabytes that were measured, see benchmarks/README.md.
