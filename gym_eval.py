@@ -362,7 +362,7 @@ def check(args: argparse.Namespace) -> tuple[EnvSpec, list[Policy]]:
             if getattr(args, part) is None:
                 setattr(args, part, default)
             elif not getattr(args, whole):
-                raise ValueError(f"--{part.replace('_', '-')} goes with --{whole}; give both")
+                raise ValueError(f"{options.as_typed(part)} goes with --{whole}; give both")
     if args.load_model and args.last:
         raise ValueError("--load-model says which file to play; leave out --last")
     if args.env is None:

@@ -11,7 +11,7 @@ import options
 from hogwild import Hogwild
 from monitor import Figures
 from run import Run
-from schedule import is_schedule, value_at
+from schedule import FOR_EVER, is_schedule, value_at
 from utils import available_cores, count, format_time, memory_limit, points
 
 
@@ -25,7 +25,7 @@ def beginning(run: Run) -> list[str]:
     lines += run.introduction
     schedules = [name for name in options.SCHEDULED if is_schedule(vars(args)[name])]
     if args.load and schedules:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in schedules)
+        names = ", ".join(map(options.as_typed, schedules))
         lines.append(f"--load begins at agent step 0, and so do the schedules of {names}")
     if run.outdated:
         lines.append(f"{run.outdated}; those weights are now {run.set_aside[0][1]}")
@@ -116,7 +116,7 @@ def what_next(run: Run) -> list[str]:
     resume = [*given("save_model_dir", "--save-model-dir"), *logs]
     if server.steps >= server.max_steps:
         resume += ["--max-steps", "none"]
-        if value_at(args.lr, options.FOR_EVER, args.schedule_steps) == 0:
+        if value_at(args.lr, FOR_EVER, args.schedule_steps) == 0:
             resume += ["--lr", "RATE", "--anneal-steps", "0"]  # it would come to 0
     if run.target_reached():
         resume += ["--target-score", "none"]

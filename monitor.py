@@ -94,7 +94,7 @@ class SamePolicy:
     """
 
     def __init__(self, steps: int, samples: int):
-        self.seen = samples > 1  # what is one has no deviation
+        self.several = samples > 1  # the policy of a single one has no deviation
         self.since = dict.fromkeys(SIGNS, steps)  # agent step from which on each of them holds
         self.said = False
 
@@ -103,7 +103,7 @@ class SamePolicy:
 
         figures: since the last call, of a run that is now at so many agent steps.
         """
-        if not self.seen or math.isnan(figures.policy_deviation):  # nan: there was no update
+        if not self.several or math.isnan(figures.policy_deviation):  # nan: there was no update
             return 0
         for sign in SIGNS:
             if not (figures.policy_deviation < sign.deviation and figures.cell >= sign.cell):

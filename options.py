@@ -27,7 +27,7 @@ from environment import (
     picture,
     read_config,
 )
-from schedule import is_schedule, needs_length, number_or_schedule, value_at
+from schedule import FOR_EVER, is_schedule, needs_length, number_or_schedule, value_at
 from utils import (
     LineParser,
     add_truth,
@@ -67,7 +67,6 @@ OF_EXPERIMENT += ("max_minutes", "target_score", "ray", "machines", "driver_work
 OF_SESSION = ("resume", "load", "published", "recipe", "max_minutes", "save_model_dir", "quiet")
 OF_SESSION += ("plain", "ray", "machines", "driver_workers")
 SCHEDULED = ("lr", "gamma", "entropy_coef")  # may be schedules
-FOR_EVER = 2**53  # agent steps
 
 
 def build_parser() -> LineParser:
@@ -501,7 +500,7 @@ def parse_experiment(argv: Sequence[str] | None) -> argparse.Namespace:
     for given in (args.options, *variants.values()):
         for name in _given(given):
             if name in OF_EXPERIMENT:
-                raise ValueError(f"{_option(name)} is not for the runs of an experiment")
+                raise ValueError(f"{as_typed(name)} is not for the runs of an experiment")
     return args
 
 
@@ -655,7 +654,7 @@ def _check_together(values: dict[str, Any], sources: dict[str, str] | None = Non
     """
     if is_schedule(values.get("lr")) and values.get("anneal_steps"):
         lr, anneal_steps = (
-            f"{_option(name)} {values[name]}" + (f" ({sources[name]})" if sources else "")
+            f"{as_typed(name)} {values[name]}" + (f" ({sources[name]})" if sources else "")
             for name in ("lr", "anneal_steps")
         )
         raise ValueError(
@@ -668,7 +667,8 @@ def _check_together(values: dict[str, Any], sources: dict[str, str] | None = Non
         )
 
 
-def _option(name: str) -> str:
+def as_typed(name: str) -> str:
+    """The option of this name, as the command line has it."""
     return "--" + name.replace("_", "-")
 
 
@@ -794,7 +794,7 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     for name in sorted((actions.keys() & saved.keys()) - _given(argv).keys()):
         if not _is_parsed(actions[name], saved[name]):
             raise ValueError(
-                f"{path}: its 'args' have {saved[name]!r} for {_option(name)}; give it anew"
+                f"{path}: its 'args' have {saved[name]!r} for {as_typed(name)}; give it anew"
             )
     both = _layered([(str(path), saved), ("the command line", given)])
     saved |= {k: v for k, v in both.items() if k not in given}
@@ -806,7 +806,7 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     for name in ("optimizer", "amsgrad", "shared_optimizer", "hidden_size"):
         if getattr(args, name, None) != saved.get(name):
             raise ValueError(
-                f"{path}: the run has {_option(name)} {saved.get(name)}; that cannot change"
+                f"{path}: the run has {as_typed(name)} {saved.get(name)}; that cannot change"
             )
     args = _with_target(argv, complete(args))
     steps = resumed["steps"]
@@ -843,7 +843,7 @@ def _renew_length(saved: dict, given: dict, steps: int) -> None:
         return
     if old:
         raise ValueError(
-            f"{_option(new[0])} has shares of a run, and those of {_option(old[0])} are of "
+            f"{as_typed(new[0])} has shares of a run, and those of {as_typed(old[0])} are of "
             f"{saved['schedule_steps']} agent steps; give --schedule-steps for both"
         )
     saved["schedule_steps"] = None
@@ -877,7 +877,7 @@ def unlike(saved: dict, argv: Sequence[str], weights: str | None) -> str:
             return "began with other weights than --load has now"
     for name, value in vars(planned).items():
         if trained.get(name, value) != value:
-            return f"trained with {_option(name)} {trained[name]}, not with {value}"
+            return f"trained with {as_typed(name)} {trained[name]}, not with {value}"
     return ""
 
 

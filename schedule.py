@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+FOR_EVER = 2**53  # agent steps; a place can be no later
 UNITS = {"%": 0.01, "k": 1e3, "M": 1e6}  # after a place: shares; thousands and millions of steps
 
 
@@ -37,7 +38,7 @@ def parse(text: str) -> Points:
         except ValueError:
             raise ValueError(f"{point!r} is not VALUE@STEPS or VALUE@SHARE%") from None
         share = place.endswith("%")
-        if not 0 <= places[-1] <= (1 if share else 2**53):
+        if not 0 <= places[-1] <= (1 if share else FOR_EVER):
             raise ValueError(f"{place!r} is no place in a run")
         if places[-2:] != sorted(set(places[-2:])):
             raise ValueError(f"{place!r} does not come after the place before it")
