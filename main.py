@@ -115,7 +115,7 @@ def watch(
             if steps := same_policy.check(server.steps, figures):
                 logger.error(messages.same_policy(steps, figures))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
-        run.write_curves(logger)
+        run.boards.write(logger)
         if display:
             display.update()
     return True
@@ -214,7 +214,7 @@ def run_to_end(
             say(line)
         logger = setup_logger(run.files.log.name, run.files.log)
     saved = finish(run, logger, healthy and not processes.replaced)
-    run.write_curves(logger, last=True)
+    run.boards.write(logger, last=True)
     if saved and run.has_something_to_save and not run.args.quiet:
         for line in messages.what_next(run):
             say(line)

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import itertools
+import logging
 import math
 import os
 import tempfile
@@ -23,8 +24,10 @@ from torch import nn
 
 from environment import OBS_SHAPE
 from hogwild import COUNTS, OF_GAMES, OF_UPDATES, Hogwild
+from utils import in_short
 
 CURVE_SECONDS = 10  # between points of a curve, TensorBoard's or a tracker's
+BOARD_SECONDS = 60  # until one that failed is tried again
 ROOM_BYTES = 2**16  # that a disk which was full must take before another file is begun
 PROJECT = "a3c-lstm"  # that the runs belong to in a tracker
 
@@ -174,6 +177,38 @@ def _training_points(figures: Figures) -> dict[str, float]:
     return points
 
 
+class Boards:
+    """TensorBoard, a tracker: where the curves of a run go, and without which it goes on.
+
+    makers: by its name, what makes it as soon as there is something to write.
+    """
+
+    def __init__(self, server: Hogwild, makers: dict[str, Callable[[], "TensorBoard | Tracker"]]):
+        self.server, self.makers = server, makers
+        self.made: dict[str, TensorBoard | Tracker] = {}
+        self.leave_until: dict[str, float] = {}  # of one that failed: no attempt before
+
+    def write(self, logger: logging.Logger, last: bool = False) -> None:
+        """What is new. last: the run has ended."""
+        if not self.server.has_learned:
+            return  # a run that learned nothing leaves no files
+        now = time.monotonic()
+        for name, make in self.makers.items():
+            until = self.leave_until.get(name, now)
+            if now < until and not (last and until < math.inf):
+                continue
+            try:
+                if name not in self.made:
+                    self.made[name] = make()
+                self.made[name].update(last)
+            except Exception as error:  # of the disk, or of a library that the run can do without
+                if name not in self.leave_until:
+                    logger.error(f"cannot write for {name}: {in_short(error)}; the run goes on")
+                # What cannot begin never will.
+                again = name in self.made and self.made[name].recovers
+                self.leave_until[name] = now + BOARD_SECONDS if again else math.inf
+
+
 class TensorBoard:
     """Curves, weight histograms, graph and options in a folder for TensorBoard, by agent steps.
 
@@ -184,6 +219,8 @@ class TensorBoard:
     purge_step, and cuts a curve only when that one gets a lower step; EventAccumulator cuts at a
     purge_step only (`findings/`).
     """
+
+    recovers = True  # after a failure; see update()
 
     def __init__(
         self, folder: Path, server: Hogwild, model: nn.Module, weights: torch.Tensor, config: dict
@@ -262,6 +299,8 @@ class Tracker:
 
     Steps that were lost before a resumption stay in the record.
     """
+
+    recovers = False  # it may have waited long for its service
 
     def __init__(
         self, kind: str, server: Hogwild, name: str, record_id: str, config: dict, folder: str

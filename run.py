@@ -35,13 +35,12 @@ from environment import (
 )
 from hogwild import FinishedGames, Hogwild, require_shared_memory
 from model import flatten_parameters, make_model
-from monitor import TensorBoard, Tracker
+from monitor import Boards, TensorBoard, Tracker
 from network import has_diverged
 from schedule import value_at
 from shared_optim import SharedAdam, SharedRMSprop
-from utils import in_short, points
+from utils import points
 
-BOARD_SECONDS = 60  # until TensorBoard is tried again after a failure
 CHECKPOINT_SECONDS = 60  # between checkpoints; one follows each evaluation as well
 
 
@@ -149,31 +148,10 @@ class Run:
             make_env, args.env, config, args.skip_rate, args.max_episode_length
         )
         actions = self.make_env().action_meanings
-        spec = parse_env_id(args.env)
-        max_idle_steps = idle_limit(args.max_idle_steps, spec, actions)
+        max_idle_steps = idle_limit(args.max_idle_steps, parse_env_id(args.env), actions)
         self.make_test_env = functools.partial(self.make_env, max_idle_steps=max_idle_steps)
         self.files = Files.of(file_name(args.env), args.save_model_dir, args.log_dir)
-        self.description = {
-            "env": args.env,
-            "actions": actions,
-            "game_config": picture(config),
-            "count_lives": args.count_lives,
-            "hidden_size": args.hidden_size,
-            # With which the evaluations of a run choose its best weights. Greedy, an id without
-            # chance would play one game over and over.
-            "policy": "greedy" if has_chance(spec, actions, greedy=True) else "sampled",
-            "skip_rate": args.skip_rate,
-            "max_episode_length": args.max_episode_length,
-            "max_idle_steps": max_idle_steps,  # in evaluations
-            "episodes": args.eval_episodes,
-            "seed": args.seed,
-            "workers": args.workers,
-            "envs_per_worker": args.envs_per_worker,
-            "options": {name: getattr(args, name) for name in options.recipe_options()},
-            "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": checkpoint.versions() | {"suite": checkpoint.commit()},
-            "loaded": None,  # the weights that this run started from, see checkpoint.origin
-        }
+        self.description = _describe(args, config, actions, max_idle_steps)
         self.description["sessions"] = _sessions(resumed, self.description)
         torch.set_num_threads(1)
         torch.manual_seed(args.seed)
@@ -186,25 +164,8 @@ class Run:
                 "--value-mean-step moves critic_linear.bias, which model.py has not; give 0, and a "
                 "--lr that is safe with that"
             )
-        normalizer = [0.0, 0.0, 0.0]
         self.introduction: list[str] = []  # of the weights that it starts from
-        if resumed:
-            _check_actions(self.files.checkpoint, _rules(resumed).get("actions", actions), actions)
-            checkpoint.load_weights(self.files.checkpoint, self.model, resumed["model"])
-            normalizer = checkpoint.normalizer_state(self.files.checkpoint, resumed)
-            self.description["loaded"] = resumed.get("loaded")
-            self._say_other_picture(self.files.checkpoint, _rules(resumed))
-        elif args.load:
-            name = file_name(args.env)
-            path = checkpoint.find_model(args.load_model_dir, name, args.published)
-            state_dict, description = checkpoint.load_model(path)
-            self.introduction = checkpoint.introduce(path, description, args.env)
-            checkpoint.load_weights(path, self.model, state_dict)
-            self.description["loaded"] = checkpoint.origin(description or {})
-            if description:
-                normalizer = checkpoint.normalizer_state(path, description)
-                _check_actions(path, description["actions"], actions)
-                self._say_other_picture(path, description)
+        normalizer = self._load_weights(resumed)
         self.weights, _ = flatten_parameters(self.model)
         workers = options.workers_here(args)
         self.server = Hogwild(
@@ -236,22 +197,47 @@ class Run:
         self.csv_before: dict[Path, bytes | None] = {}
         self.damaged: list[tuple[Path, Path]] = []  # name, that of the copy
         self.dropped: list[tuple[Path, int, Path]] = []  # name, how many rows, where they are now
-        # Where the curves go, by name: what makes it, and what it made once there is something.
-        self.makers: dict[str, Callable[[], TensorBoard | Tracker]] = {}
-        if args.tensorboard_logger:
-            self.makers["TensorBoard"] = lambda: TensorBoard(
-                self.files.tensorboard, self.server, self.model, self.weights, self._config()
-            )
-        if args.track:
-            self.makers[args.track] = self._make_tracker
-        self.boards: dict[str, TensorBoard | Tracker] = {}
-        self.leave_until: dict[str, float] = {}  # of a board that failed: no attempt before
         # By which a tracker knows this run, in all its sessions.
         self.record_id = (resumed or {}).get("record_id") or secrets.token_hex(4)
+        self.boards = Boards(self.server, self._makers_of_boards())
         self.saved_at = time.monotonic()
         self.saved_steps = resumed["steps"] if resumed else None  # those of the checkpoint on disk
         self.has_saved = False
         self.saved_evaluations = 0
+
+    def _load_weights(self, resumed: dict | None) -> list[float]:
+        """Those that the run starts from, if there are any, into the model.
+
+        Returns their normaliser's state. ValueError: one line about what is wrong with them.
+        """
+        if resumed:
+            path, state_dict, trained = self.files.checkpoint, resumed["model"], _rules(resumed)
+            self.description["loaded"] = resumed.get("loaded")
+        elif self.args.load:
+            name = file_name(self.args.env)
+            path = checkpoint.find_model(self.args.load_model_dir, name, self.args.published)
+            state_dict, trained = checkpoint.load_model(path)
+            self.introduction = checkpoint.introduce(path, trained, self.args.env)
+            self.description["loaded"] = checkpoint.origin(trained or {})
+        else:
+            return [0.0, 0.0, 0.0]
+        if trained:
+            self._check_actions(path, trained)
+        checkpoint.load_weights(path, self.model, state_dict)
+        if not trained:  # weights alone
+            return [0.0, 0.0, 0.0]
+        self._say_other_picture(path, trained)
+        return checkpoint.normalizer_state(path, resumed or trained)
+
+    def _check_actions(self, path: Path, trained: dict) -> None:
+        """ValueError: the weights of this file were trained with others than the game has now."""
+        actions = self.description["actions"]
+        before = trained.get("actions", actions)
+        if before != actions:
+            raise ValueError(
+                f"{path}: for the actions {' '.join(before)}, but this game has "
+                f"{' '.join(actions)}; see 'actions' of the crop table"
+            )
 
     def _say_other_picture(self, path: Path, trained: dict) -> None:
         """In the introduction, if the weights of this file were trained on another picture."""
@@ -401,33 +387,19 @@ class Run:
             "versions": self.description["versions"],
         }
 
-    def _make_tracker(self) -> Tracker:
-        name = str(self.files.log.with_name(file_name(self.args.env)))
-        folder = str(self.files.log.parent)
-        return Tracker(self.args.track, self.server, name, self.record_id, self._config(), folder)
-
-    def write_curves(self, logger: logging.Logger, last: bool = False) -> None:
-        """What is new, for TensorBoard and a tracker if they are asked for.
-
-        last: the run has ended.
-        """
-        if not self.server.has_learned:
-            return  # a run that learned nothing leaves no files
-        now = time.monotonic()
-        for name, make in self.makers.items():
-            until = self.leave_until.get(name, now)
-            if now < until and not (last and until < math.inf):
-                continue
-            try:
-                if name not in self.boards:
-                    self.boards[name] = make()
-                self.boards[name].update(last)
-            except Exception as error:  # of the disk, or of a library that the run can do without
-                if name not in self.leave_until:
-                    logger.error(f"cannot write for {name}: {in_short(error)}; the run goes on")
-                # A tracker may have waited long for its service; what cannot begin never will.
-                again = name in self.boards and name != self.args.track
-                self.leave_until[name] = now + BOARD_SECONDS if again else math.inf
+    def _makers_of_boards(self) -> dict[str, Callable[[], TensorBoard | Tracker]]:
+        args, makers = self.args, {}
+        if args.tensorboard_logger:
+            makers["TensorBoard"] = lambda: TensorBoard(
+                self.files.tensorboard, self.server, self.model, self.weights, self._config()
+            )
+        if args.track:
+            name = str(self.files.log.with_name(file_name(args.env)))
+            folder = str(self.files.log.parent)
+            makers[args.track] = lambda: Tracker(
+                args.track, self.server, name, self.record_id, self._config(), folder
+            )
+        return makers
 
     def prepare_files(self, resumed: dict | None) -> None:
         """Make room for this run's files. The caller holds the lock.
@@ -500,13 +472,32 @@ def make_optimizer(
     return classes[args.optimizer](parameters, lr=lr)
 
 
-def _check_actions(path: Path, trained: list[str], actions: list[str]) -> None:
-    """ValueError: the weights of this file were trained with others than the game has now."""
-    if trained != actions:
-        raise ValueError(
-            f"{path}: for the actions {' '.join(trained)}, but this game has "
-            f"{' '.join(actions)}; see 'actions' of the crop table"
-        )
+def _describe(
+    args: argparse.Namespace, config: dict, actions: list[str], max_idle_steps: int | None
+) -> dict:
+    """What the files of a run say of it; its sessions apart. max_idle_steps: in evaluations."""
+    chance = has_chance(parse_env_id(args.env), actions, greedy=True)
+    return {
+        "env": args.env,
+        "actions": actions,
+        "game_config": picture(config),
+        "count_lives": args.count_lives,
+        "hidden_size": args.hidden_size,
+        # With which the evaluations of a run choose its best weights. Greedy, an id without
+        # chance would play one game over and over.
+        "policy": "greedy" if chance else "sampled",
+        "skip_rate": args.skip_rate,
+        "max_episode_length": args.max_episode_length,
+        "max_idle_steps": max_idle_steps,
+        "episodes": args.eval_episodes,
+        "seed": args.seed,
+        "workers": args.workers,
+        "envs_per_worker": args.envs_per_worker,
+        "options": {name: getattr(args, name) for name in options.recipe_options()},
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": checkpoint.versions() | {"suite": checkpoint.commit()},
+        "loaded": None,  # the weights that this run started from, see checkpoint.origin
+    }
 
 
 def _rules(resumed: dict) -> dict:

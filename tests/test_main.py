@@ -357,31 +357,28 @@ def test_a_tensorboard_that_cannot_begin_is_tried_once(tmp_path, monkeypatch, ca
 
 def test_a_tensorboard_that_failed_is_tried_again_and_a_tracker_is_not(monkeypatch, caplog):
     class Board:
-        def __init__(self):
-            self.calls = 0
+        def __init__(self, kind):
+            self.calls, self.recovers = 0, kind.recovers
 
         def update(self, last):
             self.calls += 1
             if self.calls == 1:
                 raise OSError("no space\nand more")
 
-    boards = {"TensorBoard": Board(), "wandb": Board()}
-    some = object.__new__(Run)
-    some.server = argparse.Namespace(has_learned=True)
-    some.args = argparse.Namespace(track="wandb")
-    some.makers = {name: lambda board=board: board for name, board in boards.items()}
-    some.boards, some.leave_until = {}, {}
+    kinds = {"TensorBoard": Board(monitor.TensorBoard), "wandb": Board(monitor.Tracker)}
+    makers = {name: lambda board=board: board for name, board in kinds.items()}
+    boards = monitor.Boards(argparse.Namespace(has_learned=True), makers)
 
     def calls(last=False):
-        some.write_curves(logging.getLogger("test"), last)
-        return [board.calls for board in boards.values()]
+        boards.write(logging.getLogger("test"), last)
+        return [board.calls for board in kinds.values()]
 
     assert [calls(), calls(), calls(last=True)] == [[1, 1], [1, 1], [2, 1]]
-    monkeypatch.setattr("run.BOARD_SECONDS", -1)
-    some.leave_until["TensorBoard"] -= 61
+    monkeypatch.setattr("monitor.BOARD_SECONDS", -1)
+    boards.leave_until["TensorBoard"] -= 61
     assert [calls(), calls()] == [[3, 1], [4, 1]]
     assert caplog.messages == [
-        f"cannot write for {name}: OSError: no space; the run goes on" for name in boards
+        f"cannot write for {name}: OSError: no space; the run goes on" for name in kinds
     ]
 
 

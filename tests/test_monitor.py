@@ -246,7 +246,7 @@ def test_the_options_of_each_session_are_a_table_in_tensorboard(tmp_path):
     ]))  # fmt: skip
     run.description["command"] = "python main.py | tee log"
     for _ in range(2):
-        board = run.makers["TensorBoard"]()
+        board = run.boards.makers["TensorBoard"]()
         board.update(last=True)
         (event,) = read_events(board.session).Tensors("options/text_summary")
         lines = event.tensor_proto.string_val[0].decode().splitlines()

@@ -771,6 +771,9 @@ def test_a_model_for_other_actions_or_another_size_is_refused_with_one_line(caps
     description = checkpoint.describe(other.description, 1, 1.0, [5.0, 80.0, 40.0], 2.5)
     path = Path("trained_models/Pong-v0.dat")
     checkpoint.save_model(path, other.model.state_dict(), description)
+    line = refuse(capsys, "--load", "--hidden-size", "16")
+    assert ": for the actions NOOP FIRE RIGHT LEFT, but this game has NOOP FIRE RIGHT" in line
+    path.with_suffix(".json").unlink()  # the classic suite's have none
     assert "actor_linear.weight" in refuse(capsys, "--load", "--hidden-size", "16")
     assert "lstm.weight_ih" in refuse(capsys, "--load", "--hidden-size", "8")
 
