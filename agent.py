@@ -261,15 +261,9 @@ def build_model(
 ):
     """The network with these weights. ValueError: one line, if they are for something else."""
     # What an A3Clstm's weights say for themselves; another network's tensors have other names.
-    matrices = {name: tensor.shape for name, tensor in state_dict.items() if tensor.dim() == 2}
-    found_actions, _ = matrices.get("actor_linear.weight", (len(actions), None))
-    if found_actions != len(actions):
-        raise ValueError(
-            f"{path}: for {found_actions} actions, but this game has {len(actions)}: "
-            f"{' '.join(actions)}"
-        )
+    checkpoint.check_actions(path, state_dict, description, actions)
     said = (description or {}).get("hidden_size") or hidden_size
-    _, found_size = matrices.get("lstm.weight_hh", (None, said))
+    _, found_size = checkpoint.matrix_shapes(state_dict).get("lstm.weight_hh", (None, said))
     if hidden_size not in (None, found_size):
         raise ValueError(f"{path}: has {found_size} LSTM units, not the {hidden_size} asked for")
     model = make_model(len(actions), *([found_size] if found_size else []))

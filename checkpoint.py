@@ -248,13 +248,15 @@ def describe(
     }
 
 
-def origin(description: dict) -> dict:
+def origin(path: Path, description: dict | None) -> dict:
     """What a run that starts from these weights keeps of their description; None for what it lacks.
 
     The run counts its agent steps and seconds from 0; what its weights have had in all is the sum
     down the chain of "loaded".
     """
     keys = ("agent_steps", "seconds", "score", "command", "sessions", "sha256", "loaded")
+    if not description:
+        return dict.fromkeys(keys) | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     return {key: description.get(key) for key in keys}
 
 
@@ -307,7 +309,7 @@ def find_model(
 def introduce(path: Path, description: dict | None, env_id: str) -> list[str]:
     """Lines about loaded weights: whose they are, what they have had, and if for another game."""
     shipped = path.resolve().is_relative_to(PUBLISHED.resolve())
-    whose = "published" if shipped else "a run's own"
+    whose = "published" if shipped else "a run's own" if description else "an unknown run's"
     lines = [f"{path}: {whose} weights, {in_words(all_steps(description))} agent steps"]
     if of_another_game(description, env_id):
         lines.append(f"{path}: trained on {description['env']}, another game than {env_id}")
@@ -510,6 +512,26 @@ def load_weights(path: Path, model: nn.Module, state_dict: dict[str, Tensor]) ->
             found = tuple(state_dict[name].shape) if name in state_dict else "nothing"
             raise ValueError(f"{path}: {name} should be {tuple(tensor.shape)}, found {found}")
     model.load_state_dict(state_dict)
+
+
+def check_actions(
+    path: Path, state_dict: dict[str, Tensor], description: dict | None, actions: list[str]
+) -> None:
+    """ValueError: the weights in `path` are for other actions than the game has now."""
+    trained = (description or {}).get("actions", actions)
+    number, _ = matrix_shapes(state_dict).get("actor_linear.weight", (len(trained), None))
+    if trained == actions and number == len(actions):
+        return
+    before = f"the actions {' '.join(trained)}" if number == len(trained) else f"{number} actions"
+    raise ValueError(
+        f"{path}: for {before}, but this game has {' '.join(actions)}; see 'actions' of the crop "
+        "table"
+    )
+
+
+def matrix_shapes(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """By name; a network of somebody else has other names."""
+    return {name: tuple(t.shape) for name, t in state_dict.items() if t.dim() == 2}
 
 
 def _load_description(path: Path) -> dict | None:

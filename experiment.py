@@ -390,7 +390,7 @@ def run(driver: Driver, stop_signal: StopSignal, console: Console) -> None:
                     due = time.monotonic() + REFRESH_SECONDS
         finally:
             if driver.running:
-                say(f"stopping; {count(len(driver.running), 'run')} save")
+                say(f"stopping; {count(len(driver.running), 'run')} to save")
             driver.stop()
             if isinstance(live, Live):
                 live.refresh()  # what stays in the terminal

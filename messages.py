@@ -8,6 +8,7 @@ from pathlib import Path
 
 import checkpoint
 import options
+from environment import CROP_TABLE
 from hogwild import Hogwild
 from monitor import Figures
 from run import Run
@@ -23,9 +24,13 @@ def beginning(run: Run) -> list[str]:
         lines.append(f"resumed at agent step {run.server.first_step}: {run.description['command']}")
     lines += [f"{name}: {value}" for name, value in vars(args).items()]
     lines += run.introduction
-    schedules = [name for name in options.SCHEDULED if is_schedule(vars(args)[name])]
-    if args.load and schedules:
-        names = ", ".join(map(options.as_typed, schedules))
+    moving = [
+        name
+        for name in options.SCHEDULED
+        if is_schedule(vars(args)[name]) or (name == "lr" and args.anneal_steps)
+    ]
+    if args.load and moving:
+        names = ", ".join(map(options.as_typed, moving))
         lines.append(f"--load begins at agent step 0, and so do the schedules of {names}")
     if run.outdated:
         lines.append(f"{run.outdated}; those weights are now {run.set_aside[0][1]}")
@@ -36,6 +41,9 @@ def beginning(run: Run) -> list[str]:
             f"{args.env} has no chance in it: evaluations sample their actions, for a greedy "
             f"agent would play the same game over and over{cut}"
         )
+    if args.env_config:
+        has = run.description["game_config"]
+        lines.append(f"{args.env_config} is in place of all of {CROP_TABLE.name}: here {has}")
     cores = available_cores()
     workers = options.workers_here(args)
     if workers > cores:

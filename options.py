@@ -237,8 +237,8 @@ def _bare_parser() -> LineParser:
     game = parser.add_argument_group("environment")
     game.add_argument(
         "-evc", "--env-config", type=named, metavar="FILE",
-        help="crop table: rows of the screen, fire, flicker and actions by game (default: "
-        "config.json beside main.py)",
+        help="crop table in place of all of config.json beside main.py: rows of the screen, fire, "
+        "flicker and actions by game",
     )
     game.add_argument(
         "-mel", "--max-episode-length", type=or_none(positive_int), metavar="N",

@@ -80,18 +80,21 @@ def build_parser() -> LineParser:
         "-o", "--output", type=Path, required=True, metavar="FILE",
         help="picture to write: .png, .svg or .pdf",
     )
-    parser.add_argument("--x", choices=tuple(UNITS), default="steps", help="horizontal axis")
+    parser.add_argument(
+        "--x", choices=tuple(UNITS), default="steps", help="of files: horizontal axis"
+    )
     parser.add_argument(
         "--label", action="append", default=[], metavar="TEXT",
-        help="name of a run, once for each (default: the names of the files)",
+        help="of files: name of a run, once for each (default: the names of the files)",
     )
     parser.add_argument(
         "--reference", type=reference, action="append", default=[], metavar="NAME=SCORE",
-        help="a horizontal line, such as a published score; may be repeated",
+        help="a horizontal line, such as a published score, in plots of one game; may be repeated",
     )
     parser.add_argument(
         "--smooth", type=positive_int, default=1, metavar="N",
-        help=f"evaluations behind each point of a line, and {GAMES} times as many training games",
+        help="of files: evaluations behind each point of a line, and "
+        f"{GAMES} times as many training games",
     )
     parser.add_argument("--title", default="", help="above the curves")
     parser.add_argument(
@@ -205,12 +208,13 @@ def plot(args: argparse.Namespace) -> None:
     """ValueError: one line about what is wrong with the arguments."""
     folder = next((path for path in args.csv if path.is_dir()), None)
     if folder:
-        of_files = args.label or args.reference or args.x != "steps" or args.smooth > 1
-        if len(args.csv) > 1 or of_files:
+        if len(args.csv) > 1 or args.label or args.x != "steps" or args.smooth > 1:
             raise ValueError(
-                f"{folder}: with a folder go no other files, labels, lines, hours nor --smooth"
+                f"{folder}: with a folder go no other files, --label, --x nor --smooth"
             )
         experiment = Experiment.read(folder)
+        if args.reference and len({member.env for member in experiment.members}) > 1:
+            raise ValueError(f"{folder}: --reference is a score in one game, here are several")
     else:
         if args.iqm or args.score:
             raise ValueError("--iqm and --score are of an experiment's folder, not of files")
@@ -355,6 +359,7 @@ def draw_experiment(args: argparse.Namespace, experiment: Experiment):
             _draw_band(axes, places / unit, score, variants.index(variant))
         last = name not in curves
         lines = {"random play": 0.0, "human": 1.0} if last else published(name)
+        lines |= {_literal(who): score for who, score in args.reference}
         _draw_published(axes, lines)
         axes.set(title=name, xlim=(0, experiment.max_steps / unit))
         axes.grid(alpha=0.3)

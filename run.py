@@ -218,26 +218,15 @@ class Run:
             path = checkpoint.find_model(self.args.load_model_dir, name, self.args.published)
             state_dict, trained = checkpoint.load_model(path)
             self.introduction = checkpoint.introduce(path, trained, self.args.env)
-            self.description["loaded"] = checkpoint.origin(trained or {})
+            self.description["loaded"] = checkpoint.origin(path, trained)
         else:
             return [0.0, 0.0, 0.0]
-        if trained:
-            self._check_actions(path, trained)
+        checkpoint.check_actions(path, state_dict, trained, self.description["actions"])
         checkpoint.load_weights(path, self.model, state_dict)
         if not trained:  # weights alone
             return [0.0, 0.0, 0.0]
         self._say_other_picture(path, trained)
         return checkpoint.normalizer_state(path, resumed or trained)
-
-    def _check_actions(self, path: Path, trained: dict) -> None:
-        """ValueError: the weights of this file were trained with others than the game has now."""
-        actions = self.description["actions"]
-        before = trained.get("actions", actions)
-        if before != actions:
-            raise ValueError(
-                f"{path}: for the actions {' '.join(before)}, but this game has "
-                f"{' '.join(actions)}; see 'actions' of the crop table"
-            )
 
     def _say_other_picture(self, path: Path, trained: dict) -> None:
         """In the introduction, if the weights of this file were trained on another picture."""

@@ -46,9 +46,10 @@ class _Shared(torch.optim.Optimizer):
 
 
 class SharedRMSprop(_Shared, torch.optim.RMSprop):
-    """RMSprop of Mnih et al. (2016): one moving average of squared gradients for all workers.
+    """RMSprop of Mnih et al. (2016), but for its eps: one moving average g of squared gradients for
+    all workers, and a step of lr / (sqrt(g) + eps), where the paper has lr / sqrt(g + eps).
 
-    Arguments as torch.optim.RMSprop, with the suite's defaults.
+    Arguments as torch.optim.RMSprop, with the classic suite's defaults.
     """
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.RMSprop.step))
@@ -74,7 +75,7 @@ class SharedAdam(_Shared, torch.optim.Adam):
     The count t is float32 and not locked: it misses an update where two processes count at once,
     and stands still at 2**24. It is there for the correction of the moments' bias,
     sqrt(1 - 0.999**t) / (1 - 0.9**t), and nothing else. From t = 200 on, with a share s of the
-    counts missing, an update is smaller than it should be, by a part of less than s / 2; from
+    counts missing, an update is smaller than it should be, by a part of about s / 2; from
     t = 40,000 on, both powers are too small to count in float64, and so is what t is.
     """
 

@@ -38,9 +38,10 @@ TRAIN, TEST, EVALUATE = range(3)
 
 
 def game_seed(seed: int, *stream: int) -> np.random.SeedSequence:
-    """Source of all chance in one game: skips, stickiness, no-ops and sampling.
+    """Source of all chance in one game, or in a row of games: skips, stickiness, no-ops, sampling.
 
-    `stream` says which game it is, for example (EVALUATE, i) for game i of an evaluation.
+    `stream` says which, for example (EVALUATE, i) for game i of an evaluation; in training it is a
+    row, in which only the first game begins with it.
     """
     return np.random.SeedSequence(seed, spawn_key=stream)
 

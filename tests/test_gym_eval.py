@@ -678,7 +678,7 @@ def code_in_the_old_format(folder, weights):
 
 def other_actions(folder, weights):
     save(folder, "Pong-v0", lively_weights(4))
-    return "for 4 actions, but this game has 6"
+    return "for 4 actions, but this game has NOOP FIRE RIGHT LEFT RIGHTFIRE LEFTFIRE"
 
 
 def not_finite(folder, weights):

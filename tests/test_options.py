@@ -321,7 +321,11 @@ def test_the_recipe_is_that_of_the_game_unless_told_otherwise(options, values):
 def test_loaded_weights_get_schedules_that_begin_anew_and_the_log_says_so():
     Path("trained_models").mkdir()
     build("--env", "Breakout-v0").save(last=True)
-    for given, said in (((), "of --entropy-coef"), (("--entropy-coef", "0.001"), None)):
+    for given, said in (
+        ((), "of --lr, --entropy-coef"),
+        (("--entropy-coef", "0.001"), "of --lr"),
+        (("--entropy-coef", "0.001", "--anneal-steps", "0"), None),
+    ):
         lines = messages.beginning(build("--env", "Breakout-v0", "--load", *given))
         told = [line for line in lines if line.startswith("--load begins at agent step 0")]
         assert [line.rsplit("schedules ")[1] for line in told] == ([said] if said else [])
@@ -774,7 +778,12 @@ def test_a_model_for_other_actions_or_another_size_is_refused_with_one_line(caps
     line = refuse(capsys, "--load", "--hidden-size", "16")
     assert ": for the actions NOOP FIRE RIGHT LEFT, but this game has NOOP FIRE RIGHT" in line
     path.with_suffix(".json").unlink()  # the classic suite's have none
-    assert "actor_linear.weight" in refuse(capsys, "--load", "--hidden-size", "16")
+    line = refuse(capsys, "--load", "--hidden-size", "16")
+    assert ": for 4 actions, but this game has NOOP FIRE RIGHT" in line
+    assert "crop table" in line
+    torch.save(build("--env", "Pong-v0").model.state_dict(), path)
+    (line,) = build("--load", "--hidden-size", "16").introduction
+    assert line == f"{path}: an unknown run's weights, an unknown number of agent steps"
     assert "lstm.weight_ih" in refuse(capsys, "--load", "--hidden-size", "8")
 
 

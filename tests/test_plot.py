@@ -204,11 +204,13 @@ def test_texts_are_drawn_as_they_are(csv, experiment, text):
     options = (csv, "--label", text, "--title", text, "--reference", f"{text}=1")
     axes = figure(*options)
     lines = [axes.figure.legends[0].get_texts()[0], axes.title, axes.texts[0]]
-    of_experiment = figure_of(experiment, "--title", text)
-    lines.append(of_experiment.legends[0].get_title())
+    of_experiment = figure_of(experiment, "--title", text, "--reference", f"{text}=1")
+    named = [one for one in of_experiment.axes[0].texts if one.get_text().endswith(" 1")]
+    lines += [of_experiment.legends[0].get_title(), *named]
     for line in lines:
         drawn, is_math = line._preprocess_math(line.get_text())
-        assert (drawn.removesuffix(": 1"), bool(is_math)) == (text, False)
+        assert (drawn.removesuffix(" 1").removesuffix(":"), bool(is_math)) == (text, False)
+    assert len(named) == 1
     axes.figure.savefig(io.BytesIO())
 
 
@@ -467,6 +469,16 @@ def test_names_of_published_scores_are_in_the_panel_and_not_on_top_of_each_other
         assert panel.y0 <= box.y0 < box.y1 <= panel.y1
         assert panel.x0 <= box.x0 < box.x1 <= panel.x1
         assert not any(box.overlaps(other) for other in names[:i])
+
+
+def test_a_reference_is_a_line_of_an_experiment_in_one_game(experiment, capsys):
+    (axes,) = figure_of(experiment, "--reference", "paper=7").axes
+    assert [7, 7] in [list(line.get_ydata()) for line in axes.lines]
+    assert "paper 7" in [text.get_text() for text in axes.texts]
+    experiment.members.append(Member("Breakout-v0", "base", 1, [], []))
+    experiment.write()
+    assert plot.main([str(experiment.root), "-o", "a.png", "--reference", "paper=7"]) == 2
+    assert "--reference is a score in one game, here are several" in capsys.readouterr().err
 
 
 def test_several_games_have_a_panel_for_their_human_normalised_scores(experiment):
