@@ -207,6 +207,11 @@ def _bare_parser() -> LineParser:
         "worker, so that large returns do not saturate the LSTM; 0: all of it learns all; wants "
         "several games per worker",
     )
+    add_truth(
+        learning, "--gradient-centralization", default=absent,
+        help="take off each unit's gradient its mean over the unit's inputs, which keeps filters "
+        "alive",
+    )
     learning.add_argument(
         "--max-grad-norm", type=positive_float, metavar="N",
         help="a gradient with a larger norm is scaled down to it",
@@ -774,8 +779,10 @@ def parse_resumed(argv: Sequence[str] | None, path: Path, resumed: dict) -> argp
     """
     parser = build_parser()
     given = vars(parser.parse_args(argv))
-    # Older checkpoints come from a constant rate, and from values that learned all of the return.
-    saved = {"anneal_steps": 0, "value_mean_step": 0.0, **resumed["args"]}
+    # Older checkpoints come from a constant rate, from values that learned all of the return and
+    # from whole gradients.
+    older = {"anneal_steps": 0, "value_mean_step": 0.0, "gradient_centralization": False}
+    saved = {**older, **resumed["args"]}
     lengths = saved.get("distributed_step_size")
     if isinstance(lengths, list) and any(isinstance(length, float) for length in lengths):
         # Earlier versions dealt out learning rates.

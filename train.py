@@ -14,7 +14,7 @@ rollout as a constant, where the gradient is cut; it is zero where a training ep
 import itertools
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -91,6 +91,20 @@ def relative_to_others(returns: Tensor, bias: Tensor) -> Tensor:
     errors of all games slope together.
     """
     return returns - returns.mean(1, keepdim=True) + bias
+
+
+def centralize(gradients: Iterable[Tensor]) -> None:
+    """Take off the gradient of each unit its mean over the unit's inputs, in place.
+
+    gradients: of weights, (units, ...) each.
+
+    Gradient centralization (Yong et al., 2020). Where a ReLU has left no input below 0, what the
+    inputs have in common asks all weights of a unit to move the same way, and Adam moves each at
+    full step: within a hundred updates, half of conv2's filters or all see nothing any more.
+    """
+    for gradient in gradients:
+        rows = gradient.flatten(1)  # a view
+        rows -= rows.mean(1, keepdim=True)
 
 
 class Loss(NamedTuple):
@@ -222,6 +236,8 @@ def train(
         )
         gradient.zero_()
         network.backward(d_values, d_logits, ended)  # on to the weights: adds to `gradient`
+        if args.gradient_centralization:
+            centralize(p.grad for p in model.parameters() if p.dim() > 1)
         if args.value_mean_step:
             gradient[bias_place] = 0  # it goes its own way, below
         norm = float(gradient.norm())

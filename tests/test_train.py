@@ -242,6 +242,13 @@ def slow_loss(games, args) -> torch.Tensor:
 def slow_gradient(w: dict, games, args) -> torch.Tensor:
     """(P,) gradient of the loss, not longer than args.max_grad_norm."""
     gradients = torch.autograd.grad(slow_loss(games, args), list(w.values()))
+    if args.gradient_centralization:
+        gradients = [
+            torch.stack([unit - sum(unit.flatten()) / unit.numel() for unit in g])
+            if g.dim() > 1
+            else g
+            for g in gradients
+        ]
     gradient = torch.cat([g.flatten() for g in gradients])
     return gradient * min(1.0, args.max_grad_norm / float(gradient.norm()))
 
@@ -540,17 +547,19 @@ def wait_until(condition, server, processes, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("envs_per_worker", "reward_ends_return"), [(1, False), (2, False), (1, True)]
+    "changes",
+    [
+        {},
+        {"envs_per_worker": 2},
+        {"reward_ends_return": True},
+        {"envs_per_worker": 2, "gradient_centralization": True},
+    ],
+    ids=str,
 )
-def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(
-    tmp_path, envs_per_worker, reward_ends_return
-):
+def test_each_change_of_the_shared_weights_is_one_gradient_of_that_rollout(tmp_path, changes):
     """Two processes at once; not an earlier gradient, not a sum, nothing between the pushes."""
     lr, hidden_size, num_actions = 0.01, 16, 3
-    args = options(
-        envs_per_worker=envs_per_worker, num_steps=4, hidden_size=hidden_size, tau=0.9, lr=lr,
-        reward_ends_return=reward_ends_return,
-    )  # fmt: skip
+    args = options(num_steps=4, hidden_size=hidden_size, tau=0.9, lr=lr, **changes)
     weights = initial_weights(num_actions, hidden_size)
     server = WitnessedHogwild(tmp_path, weights, SharedSGD, 2)
     make_env = unseeded(
