@@ -27,7 +27,7 @@ COUNTS = ("steps", "updates", "games")  # agent steps, updates, finished trainin
 # the gradient's norm before clipping; 1 if it was clipped; the step size) ...
 OF_UPDATES = (
     "policy_loss", "value_loss", "entropy", "policy_deviation", "cell", "value", "grad_norm",
-    "clipped", "learning_rate",
+    "clipped", "learning_rate", "blind",
 )  # fmt: skip
 OF_GAMES = ("score", "length")  # ... and over its finished games, raw points and agent steps.
 # Whether its newest gradient was not finite: 1, until one is.

@@ -99,6 +99,12 @@ def progress(
 
 def same_policy(steps: int, figures: Figures) -> str:
     """What the log says where monitor.SamePolicy has noticed that for so many agent steps."""
+    if figures.blind == 1:
+        return (
+            f"the agent has been blind for {steps:,} agent steps: no gradient reaches the first "
+            "layer, as all filters behind it are dead, and nothing can be learned any more. Begin "
+            "anew with another --seed, and with --gradient-centralization where that is False"
+        )
     return (
         f"the policy has hardly differed between observations for {steps:,} agent steps "
         f"(deviation {figures.policy_deviation:.0e}, mean |cx| of the LSTM {figures.cell:.1f}): "

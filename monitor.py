@@ -37,7 +37,15 @@ class Sign(NamedTuple):
 
     deviation: float  # of an action's probability between observations: less than this
     cell: float  # mean |cx| of the LSTM: this or more
-    steps: int  # agent steps for which both hold
+    steps: int  # agent steps for which all hold
+    blind: float = 0.0  # see Figures: this or more
+
+    def holds(self, figures: "Figures") -> bool:
+        return (
+            figures.policy_deviation < self.deviation
+            and figures.cell >= self.cell
+            and figures.blind >= self.blind
+        )
 
 
 # Each was in runs that learned nothing in 0.7 M steps and more, and in none of 21 others
@@ -48,6 +56,8 @@ SIGNS = (
     Sign(deviation=1e-4, cell=0.0, steps=200_000),
     Sign(deviation=1e-2, cell=10.0, steps=200_000),  # the LSTM is saturated
     Sign(deviation=2e-3, cell=0.0, steps=750_000),  # its gates may be closed, mean |cx| 0.01
+    # All filters of a layer are dead; the policy changes with what the LSTM counts by itself.
+    Sign(deviation=math.inf, cell=0.0, steps=50_000, blind=1.0),
 )
 
 
@@ -77,6 +87,7 @@ class Figures(NamedTuple):
     grad_norm: float  # before clipping
     clipped: float  # share of the gradients, 0 to 1
     learning_rate: float
+    blind: float  # share of the updates of which no gradient reached the first layer, 0 to 1
     score: float  # raw, of training games
     length: float  # agent steps, of training games
 
@@ -109,7 +120,7 @@ class SamePolicy:
         if not self.several or math.isnan(figures.policy_deviation):  # nan: there was no update
             return 0
         for sign in SIGNS:
-            if not (figures.policy_deviation < sign.deviation and figures.cell >= sign.cell):
+            if not sign.holds(figures):
                 self.since[sign] = steps
         spans = [steps - since for sign, since in self.since.items() if steps - since >= sign.steps]
         was_said, holds = self.said, min(self.since.values()) < steps

@@ -205,6 +205,7 @@ def train(
     ]
     model = make_model(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)  # the model's parameters are views of these
+    first_layer = next(model.parameters())
     lengths = args.distributed_step_size or [args.num_steps]
     num_steps = lengths[rank % len(lengths)]
     network = make_network(model, len(games), num_steps, args.plain)
@@ -260,6 +261,7 @@ def train(
             grad_norm=norm,
             clipped=norm > args.max_grad_norm,
             learning_rate=lr,
+            blind=not first_layer.grad.any(),
         )
 
 

@@ -147,10 +147,24 @@ def test_a_death_is_said_once_however_its_signs_follow_each_other(sequence, expe
     policies, said = SamePolicy(0, 160), {}
     empty = Figures._make([math.nan] * len(Figures._fields))
     for n, (deviation, cell) in enumerate(sequence, 1):
-        figures = empty._replace(policy_deviation=deviation, cell=cell)
+        figures = empty._replace(policy_deviation=deviation, cell=cell, blind=0.0)
         if steps := policies.check(50_000 * n, figures):
             said[50_000 * n] = steps
     assert said == expected
+
+
+@pytest.mark.parametrize(("share", "said_at"), [(1.0, 60_000), (0.75, None)])
+def test_an_agent_that_sees_nothing_is_called_blind_whatever_its_policy_does(share, said_at):
+    server, _, _ = make_server()
+    policies, last, said = SamePolicy(server.steps, 160), Snapshot.of(server), {}
+    for _ in range(9):
+        server.report(0, steps=20_000, updates=4, policy_deviation=0.4, cell=2.0, blind=4 * share)
+        figures, last = Figures.between(last, Snapshot.of(server)), Snapshot.of(server)
+        if steps := policies.check(server.steps, figures):
+            said[server.steps] = messages.same_policy(steps, figures)
+    assert list(said) == ([said_at] if said_at else [])
+    for line in said.values():
+        assert line.startswith("the agent has been blind for 60,000 agent steps: no gradient ")
 
 
 def test_the_policy_of_one_observation_is_no_policy_that_does_not_differ():

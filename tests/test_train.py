@@ -820,6 +820,7 @@ def test_a_gradient_longer_than_max_grad_norm_is_shortened_to_it(tmp_path, max_g
 def test_a_worker_reports_what_it_did(tmp_path):
     args, server, diary = one_worker(tmp_path, max_grad_norm=0.3)
     args.max_grad_norm = math.inf  # the norms are those before clipping
+    assert server.figures["blind"][0] == 0
     norms = [np.linalg.norm(gradient) for _, gradient, _ in replay(diary, args, 3)]
     figures = Snapshot.of(server).totals  # of the only worker
     updates = figures["updates"]
@@ -838,6 +839,15 @@ def test_a_worker_reports_what_it_did(tmp_path):
     assert figures["games"] == len(finished)
     assert figures["score"] == pytest.approx(sum(map(sum, finished)))  # raw, not clipped
     assert figures["length"] == sum(map(len, finished))
+
+
+def test_a_worker_whose_filters_are_all_dead_reports_that_it_is_blind():
+    model = A3Clstm(2, 16)
+    with torch.no_grad():
+        model.conv2.bias[:] = -1e9
+    server = Hogwild(flatten_parameters(model)[0], SharedAdam, 1, max_steps=40)
+    train(0, options(hidden_size=16, num_steps=5), server, unseeded(Recall))
+    assert server.figures["blind"][0] == server.figures["updates"][0] > 1
 
 
 @pytest.mark.parametrize(("rank", "num_steps"), [(0, 4), (1, 6), (2, 4)])
