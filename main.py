@@ -46,7 +46,7 @@ import messages
 import network
 from display import Display, can_show
 from group import Processes
-from monitor import Figures, SamePolicy, Snapshot, require
+from monitor import Figures, Snapshot, require, watch_policy, watch_sight
 from processes import child_context, fork_fork_server
 from run import Run, load_options, make_folders
 from utils import (
@@ -82,7 +82,10 @@ def watch(
     server, args = run.server, run.args
     started, last = time.monotonic(), Snapshot.of(server)
     samples = args.envs_per_worker * min(args.distributed_step_size or [args.num_steps])
-    same_policy = SamePolicy(server.steps, samples)
+    watches = (
+        (watch_policy(server.steps, samples), messages.same_policy),
+        (watch_sight(server.steps), messages.blind),
+    )
     next_report = math.inf  # until the first update
     while True:
         processes.wait(0.2)
@@ -112,8 +115,9 @@ def watch(
             figures = Figures.between(last, snapshot)
             machines = cluster.summary() if cluster else ""
             logger.info(messages.progress(server, figures, machines, run.earlier_games))
-            if steps := same_policy.check(server.steps, figures):
-                logger.error(messages.same_policy(steps, figures))
+            for watch, message in watches:
+                if steps := watch.check(server.steps, figures):
+                    logger.error(message(steps, figures))
             last, next_report = snapshot, now + PROGRESS_SECONDS[1]
         run.boards.write(logger)
         if display:

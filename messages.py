@@ -41,7 +41,7 @@ def beginning(run: Run) -> list[str]:
             f"{args.env} has no chance in it: evaluations sample their actions, for a greedy "
             f"agent would play the same game over and over{cut}"
         )
-    if args.env_config:
+    if args.env_config and not CROP_TABLE.samefile(args.env_config):
         has = run.description["game_config"]
         lines.append(f"{args.env_config} is in place of all of {CROP_TABLE.name}: here {has}")
     cores = available_cores()
@@ -98,18 +98,22 @@ def progress(
 
 
 def same_policy(steps: int, figures: Figures) -> str:
-    """What the log says where monitor.SamePolicy has noticed that for so many agent steps."""
-    if figures.blind == 1:
-        return (
-            f"the agent has been blind for {steps:,} agent steps: no gradient reaches the first "
-            "layer, as all filters behind it are dead, and nothing can be learned any more. Begin "
-            "anew with another --seed, and with --gradient-centralization where that is False"
-        )
+    """What the log says where monitor.watch_policy has noticed that for so many agent steps."""
     return (
         f"the policy has hardly differed between observations for {steps:,} agent steps "
         f"(deviation {figures.policy_deviation:.0e}, mean |cx| of the LSTM {figures.cell:.1f}): "
         "if that stays so nothing is learned. Where games do score: begin anew with a lower --lr "
         "if it is above the default, or with --value-mean-step 0.1 where that option is 0"
+    )
+
+
+def blind(steps: int, figures: Figures) -> str:
+    """Likewise, of monitor.watch_sight."""
+    return (
+        f"the agent has seen next to nothing for {steps:,} agent steps: in {figures.blind:.0%} of "
+        "the updates no gradient reached the first convolution, as the filters behind it are "
+        "dead. Begin anew, with --gradient-centralization where that is False, else with a lower "
+        "--lr"
     )
 
 

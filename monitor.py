@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,12 +33,12 @@ PROJECT = "a3c-lstm"  # that the runs belong to in a tracker
 
 
 class Sign(NamedTuple):
-    """Of a policy that is the same in all observations, and that learns nothing any more."""
+    """Of an agent that learns nothing any more. All of it holds, for so many agent steps."""
 
-    deviation: float  # of an action's probability between observations: less than this
-    cell: float  # mean |cx| of the LSTM: this or more
-    steps: int  # agent steps for which all hold
-    blind: float = 0.0  # see Figures: this or more
+    steps: int
+    deviation: float = math.inf  # of an action's probability between observations: less than this
+    cell: float = 0.0  # mean |cx| of the LSTM: this or more
+    blind: float = 0.0  # share of the updates, see Figures: this or more
 
     def holds(self, figures: "Figures") -> bool:
         return (
@@ -52,13 +52,13 @@ class Sign(NamedTuple):
 # (benchmarks/learning.md, "What was tried", "A game without a table"). The policy of a new agent,
 # whose actor is small, is nearly the same everywhere: in these for 0.7 M steps at most (Boxing-v0),
 # but where no game scores it stays so.
-SIGNS = (
-    Sign(deviation=1e-4, cell=0.0, steps=200_000),
-    Sign(deviation=1e-2, cell=10.0, steps=200_000),  # the LSTM is saturated
-    Sign(deviation=2e-3, cell=0.0, steps=750_000),  # its gates may be closed, mean |cx| 0.01
-    # All filters of a layer are dead; the policy changes with what the LSTM counts by itself.
-    Sign(deviation=math.inf, cell=0.0, steps=50_000, blind=1.0),
+SAME_POLICY = (
+    Sign(200_000, deviation=1e-4),
+    Sign(200_000, deviation=1e-2, cell=10.0),  # the LSTM is saturated
+    Sign(750_000, deviation=2e-3),  # its gates may be closed, mean |cx| 0.01
 )
+# 0.92 and 0.99 in two runs whose filters were dead, 0 in runs that see ("Gradient centralization").
+BLIND = (Sign(50_000, blind=0.5),)
 
 
 class Snapshot(NamedTuple):
@@ -87,7 +87,7 @@ class Figures(NamedTuple):
     grad_norm: float  # before clipping
     clipped: float  # share of the gradients, 0 to 1
     learning_rate: float
-    blind: float  # share of the updates of which no gradient reached the first layer, 0 to 1
+    blind: float  # share of the updates in which no gradient reached the first convolution, 0 to 1
     score: float  # raw, of training games
     length: float  # agent steps, of training games
 
@@ -101,15 +101,14 @@ class Figures(NamedTuple):
         return cls(speed=speed, games=int(games), **means)
 
 
-class SamePolicy:
-    """Notices a policy that hardly differs between observations, by the SIGNS of that.
+class Watch:
+    """Notices what an agent does not come out of any more, by any of several signs.
 
-    steps: agent steps of the run so far.  samples: observations of an update, the fewest.
+    steps: agent steps of the run so far.
     """
 
-    def __init__(self, steps: int, samples: int):
-        self.several = samples > 1  # the policy of a single one has no deviation
-        self.since = dict.fromkeys(SIGNS, steps)  # agent step from which on each of them holds
+    def __init__(self, signs: Sequence[Sign], steps: int):
+        self.since = dict.fromkeys(signs, steps)  # agent step from which on each of them holds
         self.said = False
 
     def check(self, steps: int, figures: Figures) -> int:
@@ -117,15 +116,25 @@ class SamePolicy:
 
         figures: since the last call, of a run that is now at so many agent steps.
         """
-        if not self.several or math.isnan(figures.policy_deviation):  # nan: there was no update
+        if math.isnan(figures.policy_deviation):  # there was no update
             return 0
-        for sign in SIGNS:
+        for sign in self.since:
             if not sign.holds(figures):
                 self.since[sign] = steps
         spans = [steps - since for sign, since in self.since.items() if steps - since >= sign.steps]
-        was_said, holds = self.said, min(self.since.values()) < steps
+        was_said, holds = self.said, any(since < steps for since in self.since.values())
         self.said = bool(spans) or (was_said and holds)  # once, as long as any of them goes on
         return 0 if was_said else max(spans, default=0)
+
+
+def watch_policy(steps: int, samples: int) -> Watch:
+    """For a policy that hardly differs between observations; samples: the fewest in an update."""
+    return Watch(SAME_POLICY if samples > 1 else (), steps)  # a single one has no deviation
+
+
+def watch_sight(steps: int) -> Watch:
+    """For an agent that sees nothing; its policy may move with what the LSTM counts by itself."""
+    return Watch(BLIND, steps)
 
 
 class Window:
@@ -181,6 +190,7 @@ def _training_points(figures: Figures) -> dict[str, float]:
         "gradient/norm": figures.grad_norm,
         "gradient/clipped": figures.clipped,
         "gradient/learning rate": figures.learning_rate,
+        "gradient/blind": figures.blind,
         "speed/agent steps per second": figures.speed,
     }
     if figures.games:

@@ -21,7 +21,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from environment import Normalizer
 from hogwild import Hogwild
@@ -32,6 +32,7 @@ from processes import become_child
 from schedule import value_at
 from utils import TRAIN, game_seed
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ANNEALED = 0.1  # share of the learning rate that is left after --anneal-steps
 
 
@@ -93,18 +94,27 @@ def relative_to_others(returns: Tensor, bias: Tensor) -> Tensor:
     return returns - returns.mean(1, keepdim=True) + bias
 
 
+def layer_gradients(model: nn.Module) -> Iterator[Tensor]:
+    """Views (units, inputs) of the gradients that `centralize` is for: of all weights of a network
+    but those of norms, embeddings and transposed convolutions, and of units with one input."""
+    for module in model.modules():
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear, nn.RNNCellBase, nn.RNNBase)):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name.startswith("weight") and parameter[0].numel() > 1:
+                    yield parameter.grad.flatten(1)
+
+
 def centralize(gradients: Iterable[Tensor]) -> None:
     """Take off the gradient of each unit its mean over the unit's inputs, in place.
 
-    gradients: of weights, (units, ...) each.
+    gradients: (units, inputs) each.
 
     Gradient centralization (Yong et al., 2020). Where a ReLU has left no input below 0, what the
     inputs have in common asks all weights of a unit to move the same way, and Adam moves each at
     full step: within a hundred updates, half of conv2's filters or all see nothing any more.
     """
     for gradient in gradients:
-        rows = gradient.flatten(1)  # a view
-        rows -= rows.mean(1, keepdim=True)
+        gradient -= gradient.mean(1, keepdim=True)
 
 
 class Loss(NamedTuple):
@@ -205,7 +215,9 @@ def train(
     ]
     model = make_model(int(games[0].env.action_space.n), args.hidden_size)
     weights, gradient = flatten_parameters(model)  # the model's parameters are views of these
-    first_layer = next(model.parameters())
+    eye = next((m for m in model.modules() if isinstance(m, CONVOLUTIONS)), model)
+    eye = next(eye.parameters())  # what sees the picture
+    matrices = list(layer_gradients(model)) if args.gradient_centralization else []
     lengths = args.distributed_step_size or [args.num_steps]
     num_steps = lengths[rank % len(lengths)]
     network = make_network(model, len(games), num_steps, args.plain)
@@ -237,8 +249,7 @@ def train(
         )
         gradient.zero_()
         network.backward(d_values, d_logits, ended)  # on to the weights: adds to `gradient`
-        if args.gradient_centralization:
-            centralize(p.grad for p in model.parameters() if p.dim() > 1)
+        centralize(matrices)
         if args.value_mean_step:
             gradient[bias_place] = 0  # it goes its own way, below
         norm = float(gradient.norm())
@@ -261,7 +272,7 @@ def train(
             grad_norm=norm,
             clipped=norm > args.max_grad_norm,
             learning_rate=lr,
-            blind=not first_layer.grad.any(),
+            blind=norm > 0 and not eye.grad.any(),
         )
 
 

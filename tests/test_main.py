@@ -1267,14 +1267,17 @@ def test_a_checkpoint_from_before_annealing_keeps_its_rate(trained, monkeypatch)
     assert load_options(given)[0].anneal_steps == 7
 
 
-def test_a_checkpoint_from_before_value_mean_step_goes_on_without_it(trained):
+@pytest.mark.parametrize(
+    ("option", "older", "other"),
+    [("value_mean_step", 0, 0.2), ("gradient_centralization", False, True)],
+)
+def test_a_checkpoint_from_before_an_option_goes_on_without_it(trained, option, older, other):
     saved = checkpoint.load_checkpoint(trained / "trained_models/Pong-v0.ckpt")
-    saved["args"] |= {"env": "MsPacman-v0", "envs_per_worker": 8}
+    saved["args"] |= {"env": "MsPacman-v0", "envs_per_worker": 8, option: other}
     given = ["--env", "MsPacman-v0", "--resume", "--max-steps", "9000"]
-    saved["args"]["value_mean_step"] = 0.2
-    assert options.parse_resumed(given, Path("any"), saved).value_mean_step == 0.2
-    del saved["args"]["value_mean_step"]
-    assert options.parse_resumed(given, Path("any"), saved).value_mean_step == 0
+    assert vars(options.parse_resumed(given, Path("any"), saved))[option] == other
+    del saved["args"][option]
+    assert vars(options.parse_resumed(given, Path("any"), saved))[option] == older
 
 
 @pytest.mark.parametrize("in_checkpoint", [None, 1.0, 3.0])

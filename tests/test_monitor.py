@@ -26,7 +26,7 @@ from hogwild import (
     Hogwild,
 )
 from model import A3Clstm, flatten_parameters
-from monitor import Figures, SamePolicy, Snapshot, TensorBoard, Window
+from monitor import Figures, Snapshot, TensorBoard, Window, watch_policy, watch_sight
 from run import Run, load_options
 from shared_optim import SharedAdam
 from stopping import StopSignal
@@ -97,7 +97,7 @@ def test_the_time_until_the_first_step_slows_no_speed(monkeypatch):
 )
 def test_a_policy_that_hardly_differs_is_said_by_what_its_lstm_is_like(deviation, cell, said_at):
     server, _, _ = make_server()
-    policies, last, said = SamePolicy(server.steps, 160), Snapshot.of(server), {}
+    policies, last, said = watch_policy(server.steps, 160), Snapshot.of(server), {}
     for _ in range(18):
         server.report(0, steps=50_000, updates=1, policy_deviation=deviation, cell=cell)
         now = Snapshot.of(server)
@@ -109,7 +109,7 @@ def test_a_policy_that_hardly_differs_is_said_by_what_its_lstm_is_like(deviation
 
 def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
     server, _, _ = make_server()
-    policies, last = SamePolicy(server.steps, 160), Snapshot.of(server)
+    policies, last = watch_policy(server.steps, 160), Snapshot.of(server)
     said = []
     for deviation in (3e-2, *[1e-6] * 12, 3e-2, *[1e-6] * 3, math.nan, *[1e-6] * 6):
         updates = 0 if math.isnan(deviation) else 4
@@ -144,7 +144,7 @@ def test_a_policy_that_is_the_same_in_all_observations_for_long_is_said_once():
     ],
 )
 def test_a_death_is_said_once_however_its_signs_follow_each_other(sequence, expected):
-    policies, said = SamePolicy(0, 160), {}
+    policies, said = watch_policy(0, 160), {}
     empty = Figures._make([math.nan] * len(Figures._fields))
     for n, (deviation, cell) in enumerate(sequence, 1):
         figures = empty._replace(policy_deviation=deviation, cell=cell, blind=0.0)
@@ -153,23 +153,39 @@ def test_a_death_is_said_once_however_its_signs_follow_each_other(sequence, expe
     assert said == expected
 
 
-@pytest.mark.parametrize(("share", "said_at"), [(1.0, 60_000), (0.75, None)])
-def test_an_agent_that_sees_nothing_is_called_blind_whatever_its_policy_does(share, said_at):
+@pytest.mark.parametrize(("share", "said_at"), [(1.0, 60_000), (0.75, 60_000), (0.25, None)])
+def test_an_agent_that_sees_next_to_nothing_is_called_blind_whatever_its_policy_does(
+    share, said_at
+):
     server, _, _ = make_server()
-    policies, last, said = SamePolicy(server.steps, 160), Snapshot.of(server), {}
+    sight, policy = watch_sight(server.steps), watch_policy(server.steps, 160)
+    last, said = Snapshot.of(server), {}
     for _ in range(9):
         server.report(0, steps=20_000, updates=4, policy_deviation=0.4, cell=2.0, blind=4 * share)
         figures, last = Figures.between(last, Snapshot.of(server)), Snapshot.of(server)
-        if steps := policies.check(server.steps, figures):
-            said[server.steps] = messages.same_policy(steps, figures)
+        assert policy.check(server.steps, figures) == 0
+        if steps := sight.check(server.steps, figures):
+            said[server.steps] = messages.blind(steps, figures)
     assert list(said) == ([said_at] if said_at else [])
     for line in said.values():
-        assert line.startswith("the agent has been blind for 60,000 agent steps: no gradient ")
+        begin = f"the agent has seen next to nothing for 60,000 agent steps: in {share:.0%} of the "
+        assert line.startswith(begin)
+        assert "--gradient-centralization" in line
+
+
+def test_an_agent_that_sees_again_is_no_longer_blind():
+    server, _, _ = make_server()
+    sight, last, said = watch_sight(server.steps), Snapshot.of(server), []
+    for share in (1, 1, 0, 1, 1, 1, 1):
+        server.report(0, steps=20_000, updates=1, policy_deviation=0.4, cell=2.0, blind=share)
+        figures, last = Figures.between(last, Snapshot.of(server)), Snapshot.of(server)
+        said.append(sight.check(server.steps, figures))
+    assert said == [0, 0, 0, 0, 0, 60_000, 0]
 
 
 def test_the_policy_of_one_observation_is_no_policy_that_does_not_differ():
     server, _, _ = make_server()
-    many, one, first = SamePolicy(0, 2), SamePolicy(0, 1), Snapshot.of(server)
+    many, one, first = watch_policy(0, 2), watch_policy(0, 1), Snapshot.of(server)
     server.report(0, steps=300_000, updates=1, policy_deviation=0.0, cell=0.5)
     figures = Figures.between(first, Snapshot.of(server))
     assert (many.check(300_000, figures), one.check(300_000, figures)) == (300_000, 0)

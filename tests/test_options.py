@@ -1,6 +1,7 @@
 """Every option of main.py changes what it says it changes; wrong input ends with one clear line."""
 
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -329,6 +330,20 @@ def test_loaded_weights_get_schedules_that_begin_anew_and_the_log_says_so():
         lines = messages.beginning(build("--env", "Breakout-v0", "--load", *given))
         told = [line for line in lines if line.startswith("--load begins at agent step 0")]
         assert [line.rsplit("schedules ")[1] for line in told] == ([said] if said else [])
+
+
+def test_a_crop_table_of_ones_own_is_told_to_be_in_place_of_all_of_config_json():
+    table = json.loads(Path(CONFIG).read_text())
+    del table["Breakout"]["fire"]
+    Path("mine.json").write_text(json.dumps(table))
+    told = {}
+    for path in ("mine.json", CONFIG):
+        run = Run(*load_options(["--env", "Breakout-v0", "--env-config", path]))
+        told[path] = [line for line in messages.beginning(run) if "in place of all of" in line]
+    (line,) = told["mine.json"]
+    assert line.startswith("mine.json is in place of all of config.json: here {'crop1': 34, ")
+    assert "'fire': False" in line
+    assert told[CONFIG] == []
 
 
 @pytest.mark.parametrize(
@@ -782,7 +797,10 @@ def test_a_model_for_other_actions_or_another_size_is_refused_with_one_line(caps
     assert ": for 4 actions, but this game has NOOP FIRE RIGHT" in line
     assert "crop table" in line
     torch.save(build("--env", "Pong-v0").model.state_dict(), path)
-    (line,) = build("--load", "--hidden-size", "16").introduction
+    loaded = build("--load", "--hidden-size", "16")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.description["loaded"]["sha256"] == digest
+    (line,) = loaded.introduction
     assert line == f"{path}: an unknown run's weights, an unknown number of agent steps"
     assert "lstm.weight_ih" in refuse(capsys, "--load", "--hidden-size", "8")
 

@@ -552,7 +552,7 @@ def wait_until(condition, server, processes, seconds: float) -> None:
         {},
         {"envs_per_worker": 2},
         {"reward_ends_return": True},
-        {"envs_per_worker": 2, "gradient_centralization": True},
+        {"envs_per_worker": 2, "gradient_centralization": True, "max_grad_norm": 0.3},
     ],
     ids=str,
 )
@@ -818,7 +818,7 @@ def test_a_gradient_longer_than_max_grad_norm_is_shortened_to_it(tmp_path, max_g
 
 
 def test_a_worker_reports_what_it_did(tmp_path):
-    args, server, diary = one_worker(tmp_path, max_grad_norm=0.3)
+    args, server, diary = one_worker(tmp_path, max_grad_norm=0.3, gradient_centralization=True)
     args.max_grad_norm = math.inf  # the norms are those before clipping
     assert server.figures["blind"][0] == 0
     norms = [np.linalg.norm(gradient) for _, gradient, _ in replay(diary, args, 3)]
@@ -848,6 +848,51 @@ def test_a_worker_whose_filters_are_all_dead_reports_that_it_is_blind():
     server = Hogwild(flatten_parameters(model)[0], SharedAdam, 1, max_steps=40)
     train(0, options(hidden_size=16, num_steps=5), server, unseeded(Recall))
     assert server.figures["blind"][0] == server.figures["updates"][0] > 1
+
+
+def test_a_worker_that_learns_nothing_as_nothing_scores_is_not_called_blind():
+    model = A3Clstm(2, 16)
+    with torch.no_grad():
+        for head in (model.actor_linear, model.critic_linear):
+            head.weight.zero_()
+    server = Hogwild(flatten_parameters(model)[0], SharedAdam, 1, max_steps=40)
+    args = options(hidden_size=16, num_steps=5, entropy_coef=0.0)
+    train(0, args, server, unseeded(functools.partial(Scripted, 1, [(Event(0.0),) * 100], 2)))
+    assert server.figures["updates"][0] > 1
+    assert server.figures["grad_norm"][0] == server.figures["blind"][0] == 0
+
+
+class ManyLayers(torch.nn.Module):
+    """A layer of each kind whose gradient is, or is not, to be centralized."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(8, 1, 1))
+        self.one_input = torch.nn.Conv2d(1, 8, 1)
+        self.conv = torch.nn.Conv2d(8, 4, 3)
+        self.depthwise = torch.nn.Conv2d(4, 4, 1, groups=4)
+        self.transposed = torch.nn.ConvTranspose2d(4, 4, 3)
+        self.norm = torch.nn.LayerNorm([4, 5, 5])
+        self.embedding = torch.nn.Embedding(7, 5)
+        self.lstm = torch.nn.LSTMCell(6, 3)
+        self.head = torch.nn.Linear(3, 2)
+
+
+def test_what_is_centralized_are_the_weights_of_units_with_several_inputs():
+    model = ManyLayers()
+    _, gradient = flatten_parameters(model)
+    gradient.normal_()
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    train_module.centralize(train_module.layer_gradients(model))
+    changed = []
+    for name, parameter in model.named_parameters():
+        if torch.equal(parameter.grad, before[name]):
+            continue
+        changed.append(name)
+        for unit, whole in zip(parameter.grad, before[name], strict=True):
+            expected = whole - sum(whole.flatten()) / whole.numel()
+            torch.testing.assert_close(unit, expected)
+    assert changed == ["conv.weight", "lstm.weight_ih", "lstm.weight_hh", "head.weight"]
 
 
 @pytest.mark.parametrize(("rank", "num_steps"), [(0, 4), (1, 6), (2, 4)])
