@@ -352,6 +352,7 @@ def test_a_crop_table_of_ones_own_is_told_to_be_in_place_of_all_of_config_json()
         (("--env", "SpaceInvaders-v0"), "0.99@0,0.99@1M,0.997@2M"),
         (("--env", "SpaceInvaders-v0", "--envs-per-worker", "1"), 0.99),
         (("--env", "SpaceInvaders-v0", "--gamma", "0.99"), 0.99),
+        (("--env", "ALE/BeamRider-v5"), "0.99@0,0.99@1M,0.997@2M"),
         (("--env", "Breakout-v0"), 0.99),
     ],
     ids=str,
@@ -372,8 +373,8 @@ def test_the_help_says_which_games_have_which_defaults():
         "BeamRider, SpaceInvaders)" in text
     )
     assert (
-        "(default: 0.99; 0.99@0,0.99@1M,0.997@2M with several games per worker in SpaceInvaders)"
-        in text
+        "(default: 0.99; 0.99@0,0.99@1M,0.997@2M with several games per worker in BeamRider, "
+        "SpaceInvaders)" in text
     )
     assert "(default: 40.0; 200.0 with several games per worker)" in text
     assert "(default: 0.0; 0.1 with several games per worker in MsPacman, Seaquest)" in text
