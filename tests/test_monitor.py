@@ -249,7 +249,8 @@ def test_the_server_shows_each_session_of_a_run_and_none_hides_points_of_another
     assert set(events.Tags()["scalars"]) == {
         "loss/policy", "loss/value", "policy/entropy", "policy/deviation", "lstm/mean abs cx",
         "value/mean", "gradient/norm",
-        "gradient/clipped", "gradient/learning rate", "speed/agent steps per second",
+        "gradient/clipped", "gradient/learning rate", "gradient/blind",
+        "speed/agent steps per second",
         "training/score", "training/length", "evaluation/score",
     }  # fmt: skip
     assert [e.value for e in events.Scalars("value/mean")][:2] == [0.5, 1.0]
