@@ -112,8 +112,7 @@ def blind(steps: int, figures: Figures) -> str:
     return (
         f"the agent has seen next to nothing for {steps:,} agent steps: in {figures.blind:.0%} of "
         "the updates no gradient reached the first convolution, as the filters behind it are "
-        "dead. Begin anew, with --gradient-centralization where that is False, else with a lower "
-        "--lr"
+        "dead. Begin anew with --gradient-centralization and a lower --lr, such as 1e-4"
     )
 
 

@@ -111,7 +111,7 @@ def centralize(gradients: Iterable[Tensor]) -> None:
 
     Gradient centralization (Yong et al., 2020). Where a ReLU has left no input below 0, what the
     inputs have in common asks all weights of a unit to move the same way, and Adam moves each at
-    full step: within a hundred updates, half of conv2's filters or all see nothing any more.
+    full step: in Breakout-v0 half of conv4's filters are dead after fifty updates without this.
     """
     for gradient in gradients:
         gradient -= gradient.mean(1, keepdim=True)
